@@ -1,0 +1,228 @@
+"""Runs workloads on all contestants by turns, so that what drifts hits all alike, and keeps what each run measured."""
+
+import http.client
+import json
+import math
+import random
+import statistics
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.client import Client
+from benchmarks.clock import Timer
+from benchmarks.contestants import OUR_ROLES, RIVAL_ROLES, Contestant, Role
+from benchmarks.kernels import Kernels
+from benchmarks.rivals.base import NotThere
+from benchmarks.words import n_tokens, words
+from benchmarks.workloads.base import Size, Stage, Workload
+
+N_STARTING = 4
+"""Servers that are started at the same time."""
+PATIENCE = 60.0
+"""Seconds that every turn may take, however little time there is."""
+SLOWNESS = 4
+"""How much longer than llama-server those take that serve one request at a time, as a guess."""
+TROUBLE = (OSError, NotThere, KeyError, ValueError, http.client.HTTPException)
+"""What a server may do to us: be gone, not start, not count, or answer nonsense."""
+
+
+@dataclass
+class Measured:
+    """A workload, its contestants with their figures, and the seconds of a bare loop for the same work, by round."""
+
+    workload: Workload
+    size: Size
+    contestants: list[Contestant]
+    kernels_differ: bool = False
+    """Plait's and llama-server's, as installed."""
+    kernels: dict[int, float] = field(default_factory=dict)
+    trouble: str = ""
+    """Why the bare loop has no figures."""
+
+    def of_role(self, role: Role) -> Contestant | None:
+        found = [each for each in self.contestants if each.role == role and each.values(self.workload.figure)]
+        return found[0] if found else None
+
+    def best_rival(self) -> Contestant | None:
+        """llama-server at the setting that is best for this."""
+        name = self.workload.figure
+        found = [each for each in self.contestants if each.role in RIVAL_ROLES and each.values(name)]
+        sign = -1 if self.workload.is_better_high else 1
+        return min(found, key=lambda each: (each.has_failed, sign * each.median(name)), default=None)
+
+    def kernels_rates(self) -> dict[int, float]:
+        """Tokens per second of the bare loop, by round. Empty: there is none for this workload."""
+        if not self.workload.load:
+            return {}
+        load = self.workload.load(self.size)
+        return {round: load.n_streams * load.n_output / seconds for round, seconds in self.kernels.items()}
+
+    def kernels_rate(self) -> float:
+        """Their median, or NaN."""
+        rates = self.kernels_rates()
+        return statistics.median(rates.values()) if rates else math.nan
+
+
+def compare(measured: Measured, model: Path, client: Client, timer: Timer, n_rounds: int) -> None:
+    """One round of all for whom there is time, then rounds of those who decide as long as one more fits in."""
+    with ExitStack() as stack:
+        contest = Contest(measured, model, client, timer, stack)
+        contest.first_round()
+        for round in range(1, n_rounds):
+            if not (takers := contest.affordable()):
+                break
+            contest.round(round, takers)
+
+
+class Contest:
+    """The servers of those who take part, and the bare loop: they run until `stack` is closed."""
+
+    def __init__(self, measured: Measured, model: Path, client: Client, timer: Timer, stack: ExitStack) -> None:
+        self.measured = measured
+        self.client = client
+        self.timer = timer
+        self.stack = stack
+        self.stages: dict[str, Stage] = {}
+        self.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self.kernels_seconds = 0.0
+        self.kernels: Kernels | None = None
+        if measured.workload.load:
+            load = measured.workload.load(measured.size)
+            n_ctx = load.n_prefix + load.n_prompt + load.n_output + 1
+            self.kernels = stack.enter_context(Kernels(model, load.n_streams, n_ctx))
+
+    def first_round(self) -> None:
+        """Of those who decide, whatever it takes; then of the others who fit in."""
+        everybody = self.measured.contestants
+        needed = [each for each in everybody if each.is_needed]
+        self.open(needed)
+        self.round(0, needed)
+        more = self.fitting([each for each in everybody if not each.is_needed])
+        self.open(more)
+        self.take_turns(0, more)
+
+    def fitting(self, others: Sequence[Contestant]) -> list[Contestant]:
+        """For whom half of what is left is enough: the other half is for more rounds of those who decide."""
+        found, seconds = [], 0.0
+        for each in others:
+            guess = self.guess(each)
+            if self.timer.allows(2 * (seconds + guess)):
+                found.append(each)
+                seconds += guess
+            else:
+                each.trouble = "not run: no time left"
+        return found
+
+    def guess(self, contestant: Contestant) -> float:
+        """Seconds, from those of the nearest of kin."""
+        kin = self.measured.of_role("plait" if contestant.role in OUR_ROLES else "same slots")
+        return (kin.seconds if kin else 0.0) * (SLOWNESS if contestant.role == "slow" else 1)
+
+    def affordable(self) -> list[Contestant]:
+        """Who takes part in one more round: who decides something, or at least who decides the most."""
+        measured = self.measured
+        best, goals = measured.best_rival(), measured.workload.goals
+        always = [each for each in measured.contestants if each is best or each.role in ("plait", "plait, portable")]
+        others = [each for each in measured.contestants if each.role == "other"]
+        if any(goal.of == "same slots" for goal in goals):
+            others += [each for each in measured.contestants if each.role == "same slots" and each is not best]
+        for takers in ([*always, *others], always):
+            those = [each for each in takers if not each.is_gone]
+            if those and self.timer.allows(self.kernels_seconds + sum(each.seconds for each in those)):
+                return those
+        return []
+
+    def open(self, contestants: Sequence[Contestant]) -> None:
+        """Starts their servers, several at a time, and sees whether they answer."""
+        with ThreadPoolExecutor(N_STARTING) as starters:
+            list(starters.map(self.start, contestants))
+        for each in contestants:
+            if stage := self.stages.get(each.label):
+                check(each, stage)
+
+    def start(self, contestant: Contestant) -> None:
+        """Nobody finds what another one kept."""
+        folder = self.cache / str(self.measured.contestants.index(contestant))
+        folder.mkdir()
+        setup = replace(contestant.setup, cache=folder)
+        patience = PATIENCE + self.timer.seconds
+        try:
+            stage = Stage(contestant.rival, setup, self.client, asks_n=contestant.asks_n, patience=patience)
+        except TROUBLE as reason:
+            contestant.is_gone, contestant.trouble = True, str(reason)
+            return
+        self.stack.callback(stage.close)
+        self.stages[contestant.label] = stage
+
+    def round(self, round: int, contestants: Sequence[Contestant]) -> None:
+        self.take_turns(round, contestants)
+        if self.kernels and self.measured.workload.load:
+            began = self.timer.now()
+            seconds = self.kernels.seconds(self.measured.workload.load(self.measured.size))
+            self.measured.trouble = self.kernels.trouble
+            if not math.isnan(seconds):
+                self.measured.kernels[round] = seconds
+            self.kernels_seconds = self.timer.now() - began
+
+    def take_turns(self, round: int, contestants: Sequence[Contestant]) -> None:
+        for each in shuffled(contestants, self.measured.workload.name, round):
+            if not each.is_gone:
+                began = self.timer.now()
+                take(each, self.stages[each.label], self.measured, round)
+                each.seconds = self.timer.now() - began
+
+
+def shuffled(contestants: Sequence[Contestant], *seed: object) -> list[Contestant]:
+    """Another order each round, and the same one each time: nobody always comes after the same other."""
+    return random.Random(repr(seed)).sample(contestants, len(contestants))
+
+
+def check(contestant: Contestant, stage: Stage) -> None:
+    """Only servers that count tokens as we do get the same work."""
+    text = words(20, "probe")
+    try:
+        n = count(stage.server.address, text)
+    except TROUBLE as error:
+        leave(contestant, stage, f"does not answer: {error!r}")
+        return
+    if n != n_tokens(text):
+        contestant.trouble = f"counts {n} tokens where there are {n_tokens(text)}"
+
+
+def count(address: tuple[str, int], prompt: str) -> int:
+    """How many tokens a server counts in a prompt."""
+    body = json.dumps({"prompt": prompt, "max_tokens": 1, "temperature": 0}).encode()
+    url = f"http://{address[0]}:{address[1]}/v1/completions"
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        usage: Mapping[str, int] = json.load(answer)["usage"]
+        return usage["prompt_tokens"]
+
+
+def take(contestant: Contestant, stage: Stage, measured: Measured, round: int) -> None:
+    """One turn."""
+    try:
+        figures = measured.workload.run(stage, measured.size, round)
+        contestant.rounds[round] = figures
+        stage.server.rest()
+    except TimeoutError:
+        leave(contestant, stage, f"gone in round {round}: takes longer than {stage.patience:.0f} s")
+        return
+    except TROUBLE as error:
+        leave(contestant, stage, f"gone in round {round}: {error!r}")
+        return
+    told = ", ".join(f"{figure.name} {figure.value:.4g} {figure.unit}" for figure in figures)
+    print(f"{measured.workload.name} {round}: {contestant.label}: {told}", file=sys.stderr)
+
+
+def leave(contestant: Contestant, stage: Stage, trouble: str) -> None:
+    """Its server is ended, so that it does not compute beside the others."""
+    contestant.is_gone, contestant.trouble = True, trouble
+    stage.close()
+    print(f"{contestant.label}: {trouble}", file=sys.stderr)

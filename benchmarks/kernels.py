@@ -1,0 +1,41 @@
+"""What the kernels can do, asked of a program that does a workload's work in a bare loop: `kernels_program.py`."""
+
+import contextlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.workloads.base import Load
+
+
+class Kernels:
+    """A loop in a process of its own, as servers have one: its threads do not meet ours."""
+
+    def __init__(self, model: Path, n_streams: int, n_ctx: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.kernels_program", str(model), str(n_streams), str(n_ctx)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.trouble = ""
+        """Why it does not answer any more."""
+
+    def seconds(self, load: Load) -> float:
+        """NaN when the process has ended."""
+        assert self.process.stdin and self.process.stdout
+        with contextlib.suppress(BrokenPipeError):  # its end is seen below
+            print(json.dumps(load), file=self.process.stdin, flush=True)
+        if line := self.process.stdout.readline():
+            return float(line)
+        self.trouble = f"the bare loop ended with status {self.process.wait()}"
+        return math.nan
+
+    def __enter__(self) -> "Kernels":
+        return self
+
+    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None) -> None:
+        assert self.process.stdin and self.process.stdout
+        with contextlib.suppress(BrokenPipeError):  # what could not be told to one that had ended
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()

@@ -1,0 +1,1 @@
+"""One file per wire protocol. Each exports `routes(fleet)`; none speaks through another."""

@@ -1,0 +1,218 @@
+"""The index of one folder: which files there are, what hangs on what, and when each was last used. SQLite, in WAL mode.
+
+The files are the truth: what the index lost is read from their headers again. Several processes may have it open.
+"""
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from plait.disk.record import FORMAT
+from plait.disk.segment import Sealed
+
+FILE = "index.sqlite"
+BAD = ".bad-"
+"""Before the names of an index that was set aside. The next one replaces it, so there is at most one."""
+BUSY_SECONDS = 5.0
+"""For another process to finish with the index."""
+_APPLICATION = 0x506C4B56
+_SCHEMA = """
+CREATE TABLE about (name TEXT NOT NULL);
+CREATE TABLE segments (id BLOB PRIMARY KEY, parent BLOB NOT NULL, scope TEXT NOT NULL, n_bytes INTEGER NOT NULL,
+                       used INTEGER NOT NULL, digest BLOB NOT NULL, record BLOB NOT NULL);
+CREATE INDEX by_parent ON segments (parent);
+CREATE INDEX by_used ON segments (used, n_bytes);
+"""
+_NOT_ITS_FAULT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_IOERR,
+}
+
+
+class Row(NamedTuple):
+    """What the index says of one file. `used` is in microseconds since 1970."""
+
+    id: bytes
+    parent: bytes
+    scope: str
+    n_bytes: int
+    used: int
+    sealed: Sealed
+
+
+class Index:
+    """Owned by whoever opened it; may be handed to another thread, and is then that thread's alone.
+
+    Everything here raises `sqlite3.Error`; `is_broken` tells whether the index is to blame.
+    """
+
+    def __init__(self, path: Path | None, name: str) -> None:
+        """`path` None: in memory, for a folder that cannot be written to."""
+        self.path = path
+        if path:  # nobody else is to read what people wrote; SQLite gives its other files the same rights
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self.db = sqlite3.connect(
+            path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._patiently(name)
+            self._inode = self._found()
+        except BaseException:
+            self.db.close()
+            raise
+
+    @property
+    def is_current(self) -> bool:
+        """False: another process has set the file aside, or somebody deleted it."""
+        return self._found() == self._inode
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """All or nothing, and no other process changes anything meanwhile."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+            raise
+
+    def rows(self) -> Iterator[Row]:
+        for *plain, digest, packed in self.db.execute(
+            "SELECT id, parent, scope, n_bytes, used, digest, record FROM segments"
+        ):
+            try:
+                yield msgspec.convert((*plain, (packed, digest)), Row)
+            except msgspec.ValidationError as error:
+                raise sqlite3.DatabaseError(f"a row that makes no sense: {error}") from error
+
+    def find(self, id: bytes) -> Sealed | None:
+        found = self.db.execute("SELECT record, digest FROM segments WHERE id = ?", (id,)).fetchone()
+        return Sealed(*found) if found else None
+
+    def add(self, row: Row) -> None:
+        values = (*row[:-1], row.sealed.digest, row.sealed.packed)
+        self.db.execute("INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
+    def remove(self, id: bytes) -> None:
+        self.db.execute("DELETE FROM segments WHERE id = ?", (id,))
+
+    def touch(self, used: Iterable[tuple[int, bytes]]) -> None:
+        """Pairs of when and which."""
+        with self.changing():
+            self.db.executemany("UPDATE segments SET used = ? WHERE id = ?", used)
+
+    def total(self) -> tuple[int, int]:
+        """How many files, and their bytes."""
+        n_files, n_bytes = self.db.execute("SELECT COUNT(*), COALESCE(SUM(n_bytes), 0) FROM segments").fetchone()
+        return n_files, n_bytes
+
+    def oldest_leaf(self, spared: Sequence[bytes]) -> tuple[bytes, int] | None:
+        """Of those on which nothing hangs, the least recently used that is not spared, and its bytes."""
+        marks = ", ".join("?" * len(spared))
+        found: tuple[bytes, int] | None = self.db.execute(
+            f"SELECT id, n_bytes FROM segments AS leaf WHERE id NOT IN ({marks})"
+            " AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = leaf.id) ORDER BY used LIMIT 1",
+            spared,
+        ).fetchone()
+        return found
+
+    def below(self, id: bytes) -> list[bytes]:
+        """Everything that hangs on a file, directly or not."""
+        return self._ids(
+            "WITH RECURSIVE below (id) AS (SELECT id FROM segments WHERE parent = ? UNION"
+            " SELECT segments.id FROM segments JOIN below ON segments.parent = below.id) SELECT id FROM below",
+            id,
+        )
+
+    def of_scope(self, scope: str | None) -> list[bytes]:
+        """None: of all scopes."""
+        if scope is None:
+            return self._ids("SELECT id FROM segments")
+        return self._ids("SELECT id FROM segments WHERE scope = ?", scope)
+
+    def _ids(self, query: str, *values: bytes | str) -> list[bytes]:
+        return [id for (id,) in self.db.execute(query, values)]
+
+    def _found(self) -> tuple[int, int] | None:
+        if self.path is None:
+            return None
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return -1, -1
+        return found.st_dev, found.st_ino
+
+    def _patiently(self, name: str) -> None:
+        """SQLite waits for others by itself, but not where two make the same index, or one goes as the other comes."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._prepare(name)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_SECONDS / 500)
+
+    def _prepare(self, name: str) -> None:
+        for pragma in ("temp_store = MEMORY", "mmap_size = 0", "journal_mode = WAL", "synchronous = NORMAL"):
+            self.db.execute(f"PRAGMA {pragma}").fetchall()
+        with self.changing():
+            if not self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                for statement in _SCHEMA.split(";"):
+                    self.db.execute(statement)
+                self.db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                self.db.execute(f"PRAGMA user_version = {FORMAT}")
+            self._is_ours()
+            self.db.execute("DELETE FROM about")
+            self.db.execute("INSERT INTO about VALUES (?)", (name,))
+
+    def _is_ours(self) -> None:
+        said = [self.db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")]
+        if said != [_APPLICATION, FORMAT]:
+            raise sqlite3.DatabaseError("not an index of this version")
+
+
+def is_broken(error: sqlite3.Error) -> bool:
+    """Whether a new index would do better. If not, it is the disk's or another process's fault."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_NOTADB) & 0xFF not in _NOT_ITS_FAULT
+
+
+def set_aside(folder: Path) -> None:
+    """Make room for a new index. Raises `OSError`."""
+    for ending in ("", "-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder / (FILE + ending), folder / (BAD + FILE + ending))
+    (folder / (FILE + "-shm")).unlink(missing_ok=True)
+
+
+def glance(folder: Path) -> tuple[str, int]:
+    """The name that the folder was given, and when one of its files was last used, in microseconds since 1970.
+
+    Changes nothing, and needs no place to write. Raises `sqlite3.Error`.
+    """
+    uri = f"{(folder / FILE).absolute().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
+        found = db.execute("SELECT name, (SELECT COALESCE(MAX(used), 0) FROM segments) FROM about").fetchone()
+    if found is None:
+        raise sqlite3.DatabaseError("the index names no model")
+    name, used = found
+    return str(name), int(used)

@@ -1,0 +1,125 @@
+"""HTTP on one connection: uvicorn's protocol, with limits that it lacks on connections and on requests' heads.
+
+A head that is long in coming, or long, ends its connection, and so does one connection too many; no route ever hears of
+it.
+"""
+
+import asyncio
+from http import HTTPStatus
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
+MAX_SURPLUS = 64
+"""Connections beyond the cap that are told so; more of them are cut off without a word."""
+SURPLUS_SECONDS = 1.0
+"""What one of those gets to ask something: closing before its request is read might keep the refusal from it."""
+RETRY_SECONDS = 1
+MAX_PIPELINED = 16
+"""Requests that may lie behind the one that is being answered."""
+
+
+class BadHead(Exception):
+    """Ends the parser's work on a connection; what it answers is kept there."""
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection. Watches each head from its first byte to its last."""
+
+    header_timeout: float
+    """Seconds; a subclass says how many, because uvicorn makes the objects."""
+    max_connections: int
+    """Of all clients together; also the subclass's to say."""
+    _is_surplus = False
+    _waiting: asyncio.TimerHandle | None = None
+    """While a head is not complete: its own timer."""
+    _n_head_bytes = 0
+    _refusal = HTTPStatus.BAD_REQUEST
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        n_surplus = len(self.connections) - self.max_connections
+        if n_surplus > MAX_SURPLUS:
+            transport.abort()
+            return
+        if n_surplus > 0:
+            self._is_surplus, self.header_timeout = True, SURPLUS_SECONDS
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_surplus:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        head = self._waiting
+        super().data_received(data)
+        if head and head is self._waiting:
+            self._n_head_bytes += len(data)
+            if self._n_head_bytes > MAX_HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if not self._waiting:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        if len(self.url) > MAX_HEAD_BYTES:
+            self._give_up(HTTPStatus.REQUEST_URI_TOO_LONG)
+        n_bytes = sum(len(name) + len(value) for name, value in self.headers)
+        if n_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if len(self.pipeline) == MAX_PIPELINED:
+            self._give_up(HTTPStatus.TOO_MANY_REQUESTS)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._waiting:
+            # The head behind the answer may have lain unread: its time begins now.
+            self._await_head()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser has stopped."""
+        self._refuse(self._refusal)
+
+    def _await_head(self) -> None:
+        self._stop_waiting()
+        self._n_head_bytes = 0
+        self._waiting = self.loop.call_later(self.header_timeout, self._time_out)
+
+    def _stop_waiting(self) -> None:
+        if self._waiting:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _time_out(self) -> None:
+        if self._is_answering():
+            self._await_head()
+        else:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE if self._is_surplus else HTTPStatus.REQUEST_TIMEOUT)
+
+    def _is_answering(self) -> bool:
+        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
+    def _is_mid_answer(self) -> bool:
+        """Whether something written now would stand in the middle of an answer."""
+        return bool(self.pipeline) or (self._is_answering() and self.cycle.response_started)
+
+    def _give_up(self, status: HTTPStatus) -> None:
+        self._refusal = status
+        raise BadHead
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._stop_waiting()
+        if not self._is_mid_answer() and not self.transport.is_closing():
+            lines = [f"HTTP/1.1 {status.value} {status.phrase}", "connection: close", "content-length: 0"]
+            if status is HTTPStatus.SERVICE_UNAVAILABLE:
+                lines.append(f"retry-after: {RETRY_SECONDS}")
+            self.transport.write("\r\n".join([*lines, "", ""]).encode())
+        self.transport.close()

@@ -1,0 +1,58 @@
+"""How much prompt a step may take."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plait.engine.pace import Pace
+from plait.engine.sequence import BLOCK
+
+seconds = st.floats(1e-6, 10.0)
+
+
+@given(decode=seconds, prompt=seconds, has_writers=st.booleans())
+def test_the_budget_is_whole_blocks_within_the_batch(decode: float, prompt: float, has_writers: bool) -> None:
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    pace.heard_decode(decode)
+    pace.heard_prompt(prompt, 64)
+    n = pace.budget(has_writers)
+    assert n % BLOCK == 0
+    assert BLOCK <= n <= 2048
+
+
+def test_the_budget_holds_the_target() -> None:
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    pace.heard_decode(0.015)
+    pace.heard_prompt(0.64, 2048)
+    assert pace.budget(has_writers=True) == 256
+
+
+def test_the_budget_is_the_nearest_to_the_target_and_not_the_next_below() -> None:
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    pace.heard_decode(0.02)
+    pace.heard_prompt(0.05, 64)
+    assert pace.budget(has_writers=True) == 128
+
+
+def test_a_pass_that_is_not_whole_blocks_is_not_exceeded() -> None:
+    pace = Pace(target=0.1, n_batch=100, n_ubatch=100)
+    pace.heard_prompt(0.001, 64)
+    assert pace.budget(has_writers=True) == pace.budget(has_writers=False) == BLOCK
+
+
+def test_with_nobody_writing_a_step_is_one_pass_over_the_weights() -> None:
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    pace.heard_prompt(0.1, 64)
+    assert pace.budget(has_writers=False) == 512
+
+
+def test_a_slow_machine_takes_short_steps_even_with_nobody_writing() -> None:
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    assert pace.budget(has_writers=False) == BLOCK
+    pace.heard_prompt(1.0, 64)
+    assert pace.budget(has_writers=False) == 128
+
+
+def test_short_chunks_teach_nothing() -> None:
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    pace.heard_prompt(1.0, 10)
+    assert pace.prompt_seconds == 0
