@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 STARTS_WITHIN = 60.0
 ANY_PORT = 0
@@ -99,7 +99,7 @@ def running(
             until(lambda: server.answers(ready), STARTS_WITHIN)
             yield server
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(SECONDS) == 0
         finally:
             process.kill()
             process.communicate()

@@ -9,8 +9,8 @@ import anyio
 
 PAUSE = 0.02
 """Between two looks, seconds."""
-SECONDS = 30.0
-"""Until something that should happen soon has not: a machine may stand still for some of them."""
+SECONDS = 120.0
+"""Until something that should happen soon has not: a machine may be slow, and stand still for some of them."""
 
 
 def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:

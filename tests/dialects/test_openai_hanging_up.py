@@ -15,6 +15,7 @@ from plait.dialects.openai_wire import TEXT
 from plait.protocol import RawPrompt, Request, Text
 from tests.dialects.asking import app
 from tests.fakes.fleet import FakeFleet, Step, play, served, started
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ async def test_leaving_frees_what_was_asked(steps: tuple[Step, ...], stream: boo
     async def send(message: MutableMapping[str, Any]) -> None:
         pass
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(SECONDS):
         await app(fleet)(SCOPE, receive, send)
         while fleet.n_running:
             await anyio.lowlevel.checkpoint()

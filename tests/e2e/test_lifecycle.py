@@ -10,7 +10,7 @@ from openai import OpenAI
 from plait.fleet.registry import DEMO, resolve
 from tests.e2e.test_serving import TALE, complete, streaming, text_of
 from tests.serving import serving
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 ONE_THREAD = ("--threads", "1")
 
@@ -64,7 +64,7 @@ def test_a_stream_that_runs_at_sigterm_is_finished() -> None:
             next(chunks)
             server.process.send_signal(signal.SIGTERM)
             assert list(chunks)[-1] == "[DONE]"
-        assert server.process.wait(20) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_two_replicas_share_the_work() -> None:

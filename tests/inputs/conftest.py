@@ -8,6 +8,7 @@ import pytest
 
 from tests.inputs.asking import PROBE, STEADY, complete, listen, text_of, workers
 from tests.serving import Server, serving
+from tests.waiting import SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,7 @@ def unharmed(server: Server, probe: str, steady: str) -> Iterator[None]:
     has_begun, is_enough = Event(), Event()
     with ThreadPoolExecutor(1) as pool:
         listening = pool.submit(listen, server, has_begun, is_enough)
-        assert has_begun.wait(30)
+        assert has_begun.wait(SECONDS)
         try:
             yield
         finally:

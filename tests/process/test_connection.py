@@ -12,6 +12,7 @@ from plait.gateway.http import MAX_SURPLUS
 from plait.gateway.listeners import listening
 from plait.gateway.server import answering
 from tests.fakes.fleet import FakeFleet, done, play, started
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +37,7 @@ async def serving(fleet: FakeFleet | None = None, settings: Server = OWN) -> Asy
     """The address of a server."""
     app = create_app(Config(server=settings), fleet or FakeFleet())
     with listening(settings) as listeners:
-        async with answering(app, settings, listeners), asyncio.timeout(30):
+        async with answering(app, settings, listeners), asyncio.timeout(SECONDS):
             yield listeners[0].getsockname()
 
 

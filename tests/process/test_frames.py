@@ -14,6 +14,7 @@ from plait.fleet.journal import Journal
 from plait.metrics import Tally
 from plait.protocol import Answer, Done, Event, Failed, Progress, Queued, RawPrompt, Request, Started, Text
 from tests.process.conftest import order
+from tests.waiting import SECONDS
 
 IDS = st.sampled_from((1, 1, 1, 0, 2))
 """The request's is 1."""
@@ -43,7 +44,7 @@ async def told(sent: bytes) -> tuple[Journal, list[Answer]]:
     with theirs:
         theirs.sendall(sent)
         theirs.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(SECONDS):
             loading = asyncio.create_task(client.load(order("good")))
             with suppress(PlaitError):
                 async for answer in client.generate(journal):

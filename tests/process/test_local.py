@@ -18,7 +18,7 @@ from plait.fleet.local import LocalFleet
 from plait.protocol import RawPrompt, Request, Text
 from tests.fakes.gguf_file import write_gguf
 from tests.fakes.worker import N_SLOTS, command
-from tests.waiting import soon
+from tests.waiting import SECONDS, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -168,7 +168,7 @@ async def test_a_worker_is_not_replaced_by_one_with_other_weights(
 
 
 async def test_a_model_whose_file_is_written_to_answers_nobody(open_fleet: OpenFleet, tmp_path: Path) -> None:
-    async with open_fleet("first", "second") as fleet, asyncio.timeout(30):
+    async with open_fleet("first", "second") as fleet, asyncio.timeout(SECONDS):
         running = fleet.generate("first", HANG)
         await anext(running)
         with (tmp_path / "first.gguf").open("r+b") as file:
@@ -261,7 +261,7 @@ async def test_a_model_is_looked_for_while_other_threads_are_busy(open_fleet: Op
         asyncio.get_running_loop().set_default_executor(busy)
         busy.submit(free.wait)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(SECONDS):
                 with pytest.raises(ModelNotFound):
                     await fleet.load("nowhere")
         finally:

@@ -19,7 +19,7 @@ from plait.metrics import Tally
 from plait.protocol import Answer, Done, RawPrompt, Request, Resuming, Started, Text
 from tests.process.conftest import PLAN, OpenPool, order
 from tests.process.test_workers import pid, text
-from tests.waiting import soon
+from tests.waiting import SECONDS, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +86,7 @@ async def test_a_worker_that_hangs_is_replaced(open_pool: OpenPool, tmp_path: Pa
 async def test_k15_a_worker_that_ends_in_silence_and_whose_socket_lives_on_is_replaced(
     open_pool: OpenPool, tmp_path: Path
 ) -> None:
-    async with open_pool(hang_seconds=2.5) as pool, asyncio.timeout(60):
+    async with open_pool(hang_seconds=2.5) as pool, asyncio.timeout(SECONDS):
         before = pid(pool)
         check_history([answer async for answer in pool.generate(counting(f"haunt {tmp_path / 'gone'}"))])
         assert pid(pool) != before
@@ -131,7 +131,7 @@ async def test_a_request_that_gets_a_word_further_with_each_death_takes_others_w
 
 
 async def test_a_request_that_hangs_every_worker_is_refused_and_locks_nobody_out(open_pool: OpenPool) -> None:
-    async with open_pool(hang_seconds=1.5) as pool, asyncio.timeout(60):
+    async with open_pool(hang_seconds=1.5) as pool, asyncio.timeout(SECONDS):
         poison = [asyncio.create_task(text(pool.generate(Request(prompt=RawPrompt(f"stall {i}"))))) for i in range(2)]
         for each in poison:
             with pytest.raises(PoisonousRequest):
@@ -140,7 +140,7 @@ async def test_a_request_that_hangs_every_worker_is_refused_and_locks_nobody_out
 
 
 async def test_who_would_wait_in_anothers_queue_goes_on_where_there_is_room(open_pool: OpenPool) -> None:
-    async with open_pool(n_replicas=2, n_slots=1) as pool, asyncio.timeout(60):
+    async with open_pool(n_replicas=2, n_slots=1) as pool, asyncio.timeout(SECONDS):
         busy, stream = pool.generate(counting("hang")), pool.generate(counting("shy"))
         heard = [await anext(busy), await anext(stream), await anext(stream)][1:]
         os.kill(pool.served().replicas[1].pid or 0, signal.SIGKILL)
@@ -194,7 +194,7 @@ async def test_a_model_whose_workers_only_die_is_refused_with_the_reason_until_a
     await soon(lambda: pool.served().state == "failed")
     with pytest.raises(Unavailable, match="the worker died while it loaded"):
         await text(pool.generate(counting("count")))
-    await soon(lambda: pool.served().state == "ready", 60)
+    await soon(lambda: pool.served().state == "ready")
     assert n_started == BREAKER_DEATHS + 1
     check_history(await collect(pool.generate(counting("count"))))
     await pool.stop(Unavailable("the test is over"))

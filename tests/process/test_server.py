@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from tests.fakes.gguf_file import write_gguf
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 
 @dataclass
@@ -69,7 +69,7 @@ def test_an_idle_server_ends_at_once(start: Start, number: signal.Signals) -> No
     with start() as server:
         assert server.status("/readyz") == 200
         server.end(number)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_a_draining_server_finishes_what_runs_and_takes_nothing_new(start: Start, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_draining_server_finishes_what_runs_and_takes_nothing_new(start: Start
         assert int(refused.headers["retry-after"]) >= 1
         gate.touch()
         assert list(lines)[-1] == "data: [DONE]"
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_who_does_not_finish_in_time_is_told_so(start: Start) -> None:
@@ -94,7 +94,7 @@ def test_who_does_not_finish_in_time_is_told_so(start: Start) -> None:
         next(lines)
         server.end()
         assert json.loads(list(lines)[-1].removeprefix("data: "))["error"]["code"] == "unavailable"
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_a_second_signal_ends_the_waiting(start: Start) -> None:
@@ -104,7 +104,7 @@ def test_a_second_signal_ends_the_waiting(start: Start) -> None:
         server.end()
         until(lambda: server.status("/readyz") == 503)
         server.end()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_a_unix_socket_is_its_owners_and_is_gone_in_the_end(start: Start, tmp_path: Path) -> None:
@@ -116,13 +116,13 @@ def test_a_unix_socket_is_its_owners_and_is_gone_in_the_end(start: Start, tmp_pa
             assert http.get("/readyz").status_code == 200
         assert httpx2.get(f"{server.addresses[1]}/readyz", timeout=20).status_code == 200
         server.end()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
     assert not path.exists()
 
 
 def test_a_model_that_does_not_load_ends_the_server_with_an_error(start: Start, tmp_path: Path) -> None:
     with start(model=[str(write_gguf(tmp_path / "bad.gguf"))]) as server:
-        assert server.process.wait(30) not in (0, -signal.SIGKILL)
+        assert server.process.wait(SECONDS) not in (0, -signal.SIGKILL)
 
 
 def test_it_is_alive_but_not_ready_while_a_model_loads(start: Start, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_it_is_alive_but_not_ready_while_a_model_loads(start: Start, tmp_path: P
             until(lambda: "endless is loading" in http.get("/readyz").json()["reasons"][0])
             assert http.post("/v1/completions", json={"prompt": "echo"}).status_code == 503
         server.end()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_it_is_not_ready_while_a_dialect_prepares(start: Start, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_it_is_not_ready_while_a_dialect_prepares(start: Start, tmp_path: Path) 
             gate.touch()
             until(lambda: http.get("/readyz").status_code == 200)
         server.end()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_the_gateway_gives_way_to_its_workers(start: Start) -> None:
         worker = httpx2.get(f"{server.url}/admin/models", timeout=20).json()[0]["replicas"][0]["pid"]
         assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, worker)
         server.end()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 def test_a_gateway_that_is_killed_takes_its_workers_along(start: Start) -> None:
     with start() as server:
         worker = httpx2.get(f"{server.url}/admin/models", timeout=20).json()[0]["replicas"][0]["pid"]
         server.process.kill()
-        server.process.wait(30)
+        server.process.wait(SECONDS)
         until(lambda: not is_alive(worker))
 
 

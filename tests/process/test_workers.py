@@ -21,7 +21,7 @@ from plait.metrics import Tally
 from plait.protocol import Answer, Done, RawPrompt, Request, Started, Stats, Text
 from tests.fakes.worker import N_SLOTS, STEP_SECONDS
 from tests.process.conftest import OpenPool, order
-from tests.waiting import soon
+from tests.waiting import SECONDS, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -281,7 +281,7 @@ async def test_who_leaves_the_quarantine_twice_leaves_its_door_open(launcher: La
     for _ in range(2):
         asyncio.get_running_loop().call_soon(leaving.cancel)
         await asyncio.wait([leaving], timeout=0.01)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         assert await text(quarantine.generate(Journal(request("echo next")))) == "next "
 
 

@@ -16,5 +16,5 @@ def server() -> Iterator[Server]:
     command = ["as", "bitnet", "-m", "plait-demo", "--host", "127.0.0.1", "--port", str(port)]
     env = {"MODEL_INSTANCES": str(N_INSTANCES), "MAX_THREADS": "1", "PLAIT_LOG_LEVEL": "warning"}
     with running(command, port, env=env, ready="/health") as server:
-        until(lambda: server.metric("plait_worker_up") == N_INSTANCES, 60)
+        until(lambda: server.metric("plait_worker_up") == N_INSTANCES)
         yield server

@@ -24,7 +24,7 @@ from plait.protocol import Cached, Progress, RawPrompt, Request, Sampling, Start
 from tests.dialects.llm_http.asking import only_file
 from tests.fakes.fleet import FakeFleet, Step, done, play, served
 from tests.unit.gateway.asking import gateway
-from tests.waiting import soon
+from tests.waiting import SECONDS, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_a_token_is_sent_before_the_next_is_there_and_leaving_ends_it() ->
         sent.append(message.get("body", b""))
 
     app = create_app(Config(server=Server(dialect=("llm-http",))), fleet)
-    with anyio.fail_after(30):
+    with anyio.fail_after(SECONDS):
         await app({"type": "http", "method": "POST", "path": "/stream", "headers": []}, receive, send)
         await soon(lambda: fleet.n_running == 0)
     assert sent[1:7] == [*ECHO, b" a\n"]

@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from plait.errors import ContextOverflow
 from plait.web.respond import JSON, respond
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +72,6 @@ async def test_a_client_that_stops_reading_is_left() -> None:
 
     scope = {"type": "http", "method": "GET", "headers": []}
     response = await respond(Request(scope, silent), endless(), "text/event-stream", stall_seconds=0.05)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         await response(scope, silent, stuck)
     assert is_closed.is_set()
