@@ -22,7 +22,8 @@ SETTLED_SECONDS = 2.0
 """While others are served, what a sequence left is kept when nobody has gone on from it for so long: most who do, do it
 in the stream itself, and what they leave then is kept once."""
 MOVING_SECONDS = 0.02
-"""While somebody writes, states are moved for so long between two steps; the rest waits for the next."""
+"""While somebody writes, states are moved for so long between two steps, or for half as long as the writers' part of a
+step takes, if that is more; the rest waits for the next."""
 
 
 class Span(NamedTuple):
@@ -141,7 +142,8 @@ class Engine:
 
         Returns the number of tokens decoded; none while all wait for the disk."""
         begin = self.clock()
-        self.move(lambda: not self.slots.n_writing or self.clock() < begin + MOVING_SECONDS)
+        end = begin + max(MOVING_SECONDS, self.pace.decode_seconds / 2)
+        self.move(lambda: not self.slots.n_writing or self.clock() < end)
         self.decode_seconds = 0.0
         n_rows = sum(self.run(batch) for batch in self.scheduler.plan())
         if self.decode_seconds:

@@ -117,11 +117,14 @@ class Scheduler:
     # ── admission ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def admit(self, may_go_on: Callable[[], bool]) -> list[Sequence]:
-        """Give free slots to those who wait, each in its turn, while `may_go_on`: copying states takes time."""
+        """Give free slots to those who wait, each in its turn, while `may_go_on`: copying states takes time. A request
+        that is alone takes it: its siblings need the fewest steps when all begin in the same."""
         admitted: list[Sequence] = []
         self.held_back = {group: wait for group, wait in self.held_back.items() if not wait.is_over}
         n_looked_at = 0
-        while self.slots.has_free and n_looked_at < MAX_HELD_BACK and may_go_on() and (seq := self._next()):
+        while self.slots.has_free and n_looked_at < MAX_HELD_BACK and (seq := self._next()):
+            if not may_go_on() and seq.group.n_running < self.slots.n_owned:
+                break
             source = self.slots.match(seq)
             if wait := self.slots.leader(seq, source.n) or self.slots.fetch(seq, source.n):
                 self.held_back[seq.group] = wait

@@ -66,16 +66,19 @@ class _Stream:
         self.heard.append(event)
         self.news.set()
 
-    async def next(self, until: float | None) -> Spoken | None:
-        """None when nothing was heard until that time of the loop's clock."""
+    async def next(self) -> Spoken:
         while not self.heard:
             self.news.clear()
-            try:
-                async with asyncio.timeout_at(until):
-                    await self.news.wait()
-            except TimeoutError:
-                return None
+            await self.news.wait()
         return self.heard.popleft()
+
+    async def next_until(self, end: float) -> Spoken | None:
+        """None when nothing was heard until that time of the loop's clock."""
+        try:
+            async with asyncio.timeout_at(end):
+                return await self.next()
+        except TimeoutError:
+            return None
 
 
 class Client:
@@ -131,7 +134,7 @@ class Client:
         pause_ends = loop.time() + PAUSE_SECONDS
         try:
             while not journal.is_over:
-                match event := await stream.next(pause_ends if journal.is_resuming else None):
+                match event := await (stream.next_until(pause_ends) if journal.is_resuming else stream.next()):
                     case None:
                         pause_ends = loop.time() + PAUSE_SECONDS
                         yield Resuming()

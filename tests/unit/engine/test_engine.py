@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
+from itertools import pairwise
 
 import pytest
 
@@ -47,6 +48,41 @@ def test_many_continuations_cost_one_prefill() -> None:
     run(engine)
     assert engine.counts.prompt_tokens == 500
     assert engine.counts.output_tokens == 24
+
+
+class SlowlyCopied(FakeContext):
+    """Each copy takes 15 ms of its own clock; decoding none."""
+
+    def copy(self, src: int, dst: int, n: int) -> None:
+        super().copy(src, dst, n)
+        self.now += 0.015
+
+    now = 0.0
+
+
+def slowly_copied(n_slots: int) -> Engine:
+    context = SlowlyCopied(n_slots)
+    return Engine(context, n_slots, Pace(target=0.1, n_batch=512, n_ubatch=512), clock=lambda: context.now)
+
+
+def test_choices_of_one_request_begin_in_one_step_however_long_copies_take() -> None:
+    engine = slowly_copied(8)
+    ask(engine, words(30), n=8)
+    engine.step()
+    engine.step()
+    assert engine.slots.n_writing == 8
+
+
+def test_who_writes_does_not_wait_for_another_requests_choices_to_begin() -> None:
+    engine = slowly_copied(8)
+    ask(engine, words(30, seed=2), max_tokens=20)
+    engine.step()
+    ask(engine, words(30), n=7, max_tokens=20)
+    n_begun = []
+    while engine.slots.n_owned < 8:
+        engine.step()
+        n_begun.append(engine.slots.n_owned)
+    assert [after - before for before, after in pairwise(n_begun)] == [2, 2, 2], "two take 30 ms"
 
 
 def test_even_a_short_prompt_is_computed_once_for_many_continuations() -> None:
