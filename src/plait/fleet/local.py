@@ -6,7 +6,6 @@ says; what it is called and where it lies, `registry` does.
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ from msgspec import structs
 
 from plait import gguf
 from plait.config import Config
+from plait.cores import n_cores
 from plait.errors import Conflict, ModelNotFound, Unavailable
 from plait.fleet import budget, conversion, fingerprint, probes, registry
 from plait.fleet.base import Served
@@ -192,8 +192,3 @@ class LocalFleet:
         if name not in self._pools:
             raise ModelNotFound(f"there is no model {name!r}; served are {', '.join(self._pools)}", param="model")
         return self._pools[name]
-
-
-def n_cores() -> int:
-    """Those that this process may use. Replicas share them: kernels that wait for a core wait for each other."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,6 @@ A wrong argument to libllama ends the process, so every method checks its own an
 """
 
 import ctypes
-import os
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plait import config
+from plait.cores import n_cores, n_processors
 from plait.errors import GenerationFailed, ModelLoadFailed
 from plait.llama import adapters, lib
 from plait.llama.batch import Batch, Span
@@ -149,7 +149,7 @@ class Context(Owner):
     def use_threads(self, *wishes: int) -> None:
         """From the next decode on, as many threads as the largest wish, as far as there are cores; 0 is a wish for as
         many as the settings say."""
-        most = max(n_cores(), self.n_threads)
+        most = max(n_processors(), self.n_threads)
         n, n_batch = (max(min(wish, most) or own for wish in wishes) for own in (self.n_threads, self._n_threads_batch))
         if (n, n_batch) != self._n_threads_now:
             native.llama_set_n_threads(self.handle, n, n_batch)
@@ -302,8 +302,3 @@ def n_threads(engine: config.Engine) -> tuple[int, int]:
     """How many threads decode, and how many read prompts."""
     n = engine.threads or n_cores()
     return n, engine.threads_batch or n
-
-
-def n_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

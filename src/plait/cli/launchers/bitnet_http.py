@@ -1,6 +1,5 @@
 """`plait as bitnet`: stands in for the BitNet HTTP server, which knew no flags, only its environment."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from plait import config
 from plait.cli.fetching import fetch
 from plait.cli.launch import launch
+from plait.cores import n_processors
 from plait.dialects import bitnet_http
 from plait.dialects.bitnet_http import Settings
 from plait.fleet.base import Served
@@ -52,7 +52,7 @@ def command(model: str, host: str, port: int, max_threads: int, instances: int) 
         "model": (model,),
         "replicas": instances,
         "routing": "round-robin",
-        "threads": min(max_threads, len(os.sched_getaffinity(0))),
+        "threads": min(max_threads, n_processors()),
         "host": host,
         "port": port,
     }
