@@ -69,7 +69,8 @@ class Index:
             path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            self._patiently(name)
+            with _reading():
+                self._patiently(name)
             self._inode = self._found()
         except BaseException:
             self.db.close()
@@ -204,13 +205,22 @@ def set_aside(folder: Path) -> None:
     (folder / (FILE + "-shm")).unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What SQLite complains about, it quotes, and Python may not be able to read that."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(f"its tables make no sense: {error}") from error
+
+
 def glance(folder: Path) -> tuple[str, int]:
     """The name that the folder was given, and when one of its files was last used, in microseconds since 1970.
 
     Changes nothing, and needs no place to write. Raises `sqlite3.Error`.
     """
     uri = f"{(folder / FILE).absolute().as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
+    with _reading(), contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
         found = db.execute("SELECT name, (SELECT COALESCE(MAX(used), 0) FROM segments) FROM about").fetchone()
     if found is None:
         raise sqlite3.DatabaseError("the index names no model")
