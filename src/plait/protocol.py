@@ -87,6 +87,15 @@ class Sampling(Struct, frozen=True, kw_only=True):
     ignore_eos: bool = False
 
 
+class Pin(Struct, frozen=True):
+    """A file for whose sake a prompt stays on disk: while it is there, and within bounds, that is not evicted."""
+
+    path: bytes
+    """From the root on."""
+    n_tokens: int | None = None
+    """So many of the prompt's first tokens; None: all of them."""
+
+
 class AdapterScale(Struct, frozen=True):
     """How much of one LoRA adapter is added."""
 
@@ -117,6 +126,7 @@ class Request(Struct, frozen=True, kw_only=True):
     """Adapters that are not named have scale 0; None: the scales that the server began with."""
     cache_prompt: bool = True
     """False: neither take a known prefix from the cache nor leave one there."""
+    pin: Pin | None = None
     prompt_chunk: int | None = None
     """Read the prompt in pieces of at most so many tokens."""
     n_threads: int | None = None

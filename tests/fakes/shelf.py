@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Sequence
 
-from plait.disk import Lost, Read, Record, Result, Why, Written
+from plait.disk import Lost, Read, Record, Result, Why, Wish, Written
 
 
 class FakeShelf:
@@ -16,6 +16,7 @@ class FakeShelf:
         self.n_written = self.n_read = self.n_failed = 0
         self.is_stuck = False
         """Nothing is done any more."""
+        self.wishes: list[Wish] = []
         self.n_queued = 0
         """Bytes that it says are still to be written."""
         self.is_full = False
@@ -50,6 +51,9 @@ class FakeShelf:
 
     def use(self, ids: Iterable[bytes]) -> None:
         pass
+
+    def pin(self, wish: Wish) -> None:
+        self.wishes.append(wish)
 
     def remove(self, id: bytes) -> None:
         self.lose(id, "bad")

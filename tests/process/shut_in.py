@@ -53,6 +53,8 @@ def attempts(model: Path, early: socket.socket) -> dict[str, Callable[[], object
         "other file": other.read_bytes,
         "list folder": lambda: os.listdir(model.parent),
         "parent's environment": Path(f"/proc/{os.getppid()}/environ").read_bytes,
+        "other file's presence": lambda: os.lstat(other),
+        "other file's absence": lambda: os.lstat(model.with_name("none")),
         "model": model.read_bytes,
         "Python": Path(os.__file__).read_bytes,
         "processors": Path("/sys/devices/system/cpu/online").read_bytes,

@@ -19,7 +19,7 @@ FORBIDDEN: dict[Protection, tuple[str, ...]] = {
     "no foreign files": ("other file", "list folder", "parent's environment"),
     "no programs": ("exec",),
 }
-NEEDED = ("model", "Python", "processors", "memory", "process")
+NEEDED = ("other file's presence", "model", "Python", "processors", "memory", "process")
 
 
 def shut_in(folder: Path, environment: dict[str, str]) -> Outcome:
@@ -49,6 +49,11 @@ def test_a_file_keeps_its_mode_where_calls_are_forbidden(outcome: Outcome) -> No
 @pytest.mark.parametrize("attempt", NEEDED)
 def test_what_is_needed_goes_on(outcome: Outcome, attempt: str) -> None:
     assert outcome.main_thread[attempt] == outcome.later_thread[attempt] == "done"
+
+
+def test_a_removed_file_is_known_to_be_gone(outcome: Outcome) -> None:
+    """What the disk cache keeps for a file's sake depends on that."""
+    assert outcome.main_thread["other file's absence"] == outcome.later_thread["other file's absence"] == "ENOENT"
 
 
 def test_nothing_is_dumped_and_no_privilege_is_gained(outcome: Outcome) -> None:

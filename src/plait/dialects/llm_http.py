@@ -6,6 +6,7 @@ says what is served, and where that program's README and its code differ.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -23,7 +24,7 @@ from plait.dialects.common import Factor
 from plait.dialects.llm_http_prompts import Kept, RefusedPrompt
 from plait.errors import BadRequest, MethodNotAllowed, NotFound, PlaitError, UnsupportedMedia
 from plait.fleet.base import Fleet
-from plait.protocol import Answer, Done, RawPrompt, Request, Sampling, Started, Text, TokenPrompt
+from plait.protocol import Answer, Done, Pin, RawPrompt, Request, Sampling, Started, Text, TokenPrompt
 from plait.web import access, guard
 from plait.web.respond import respond
 
@@ -60,6 +61,8 @@ class Settings(Struct, frozen=True):
     """The folder of kept prompts; None: where they are kept if nobody says otherwise."""
     restored: tuple[int, ...] = ()
     """The tokens that every request goes on from."""
+    restored_from: Path | None = None
+    """Their file."""
 
     def path_of(self, number: int, tenant: str) -> Path:
         """Where the prompt with this number is kept. Nobody restores what the holder of another API key said."""
@@ -124,9 +127,10 @@ def refuse(error: PlaitError) -> Response:
     return Response(f"{error.message}\n", error.status, media_type="text/plain")
 
 
-async def restore(prompt: Kept, fleet: Fleet) -> None:
-    """Have the model read a kept prompt before there are requests. Raises `ConfigError` if it cannot."""
-    request = Request(prompt=TokenPrompt(list(prompt.tokens)), max_tokens=1)
+async def restore(settings: Settings, fleet: Fleet) -> None:
+    """Have the model read what every request goes on from. Raises `ConfigError` if it cannot."""
+    prompt = TokenPrompt(list(settings.restored))
+    request = Request(prompt=prompt, max_tokens=1, pin=pin_for(settings.restored_from))
     try:
         async with aclosing(telling(fleet.generate(None, request), "is restored at the start")) as answer:
             async for _ in answer:
@@ -141,7 +145,7 @@ async def stream(fleet: Fleet, settings: Settings, http: HttpRequest) -> Respons
     path = settings.path_of(body.cache, http.scope.get(access.TENANT, "")) if body.cache else None
     found = await look(fleet, path) if path else NOTHING
     before = found.prompt.prefix(body.prompt) if found.prompt else settings.restored
-    request = body.request(settings, before)
+    request = structs.replace(body.request(settings, before), pin=to_pin(settings, path, found))
     is_kept, is_mute = bool(path and found.keeps_for), request.max_tokens == 0
     # A prompt that nothing is to follow is not computed, unless it is to be kept.
     answer = fleet.generate(None, structs.replace(request, max_tokens=1) if is_kept and is_mute else request)
@@ -177,6 +181,19 @@ async def look(fleet: Fleet, path: Path) -> Found:
     except (OSError, RefusedPrompt, PlaitError) as error:
         logger.warning("%s is not restored: %s", path, error)
         return NOTHING
+
+
+def to_pin(settings: Settings, path: Path | None, found: Found) -> Pin | None:
+    """What of a request's prompt stays on disk: what it goes on from, or all of a new one."""
+    if found.keeps_for:
+        return pin_for(path)
+    if found.prompt:
+        return pin_for(path, len(found.prompt.tokens))
+    return pin_for(settings.restored_from, len(settings.restored))
+
+
+def pin_for(path: Path | None, n_tokens: int | None = None) -> Pin | None:
+    return Pin(os.fsencode(path.absolute()), n_tokens) if path else None
 
 
 async def telling(answer: AsyncGenerator[Answer, None], what: str) -> AsyncGenerator[Answer, None]:

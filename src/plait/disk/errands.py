@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from plait.disk.pins import Wish
 from plait.disk.record import Record
 from plait.disk.results import Result
 
@@ -44,7 +45,14 @@ class Clear:
     scope: str | None
 
 
-Errand = Write | Fetch | Remove | Use | Clear
+@dataclass(slots=True, frozen=True)
+class Pin:
+    """Do not evict that, from when it is on disk."""
+
+    wish: Wish
+
+
+Errand = Write | Fetch | Remove | Use | Clear | Pin
 
 
 class Errands:
@@ -52,7 +60,7 @@ class Errands:
 
     def __init__(self) -> None:
         self._turn = threading.Condition()
-        self._first: deque[Fetch | Remove | Use | Clear] = deque()
+        self._first: deque[Fetch | Remove | Use | Clear | Pin] = deque()
         self._later: deque[Write] = deque()
         self._results: deque[Result] = deque()
         self._is_over = False

@@ -9,10 +9,11 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from plait.disk.pins import Pin
 from plait.disk.record import FORMAT
 from plait.disk.segment import Sealed
 
@@ -28,6 +29,8 @@ CREATE TABLE segments (id BLOB PRIMARY KEY, parent BLOB NOT NULL, scope TEXT NOT
                        used INTEGER NOT NULL, digest BLOB NOT NULL, record BLOB NOT NULL);
 CREATE INDEX by_parent ON segments (parent);
 CREATE INDEX by_used ON segments (used, n_bytes);
+CREATE TABLE pins (path BLOB NOT NULL, scope TEXT NOT NULL, id BLOB NOT NULL, used INTEGER NOT NULL,
+                   PRIMARY KEY (path, scope));
 """
 _NOT_ITS_FAULT = {
     sqlite3.SQLITE_BUSY,
@@ -53,6 +56,9 @@ class Row(NamedTuple):
     sealed: Sealed
 
 
+T = TypeVar("T", Row, Pin)
+
+
 class Index:
     """Owned by whoever opened it; may be handed to another thread, and is then that thread's alone.
 
@@ -69,7 +75,8 @@ class Index:
             path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            self._patiently(name)
+            with _reading():
+                self._patiently(name)
             self._inode = self._found()
         except BaseException:
             self.db.close()
@@ -99,10 +106,7 @@ class Index:
         for *plain, digest, packed in self.db.execute(
             "SELECT id, parent, scope, n_bytes, used, digest, record FROM segments"
         ):
-            try:
-                yield msgspec.convert((*plain, (packed, digest)), Row)
-            except msgspec.ValidationError as error:
-                raise sqlite3.DatabaseError(f"a row that makes no sense: {error}") from error
+            yield _sensible((*plain, (packed, digest)), Row)
 
     def find(self, id: bytes) -> Sealed | None:
         found = self.db.execute("SELECT record, digest FROM segments WHERE id = ?", (id,)).fetchone()
@@ -126,14 +130,41 @@ class Index:
         return n_files, n_bytes
 
     def oldest_leaf(self, spared: Sequence[bytes]) -> tuple[bytes, int] | None:
-        """Of those on which nothing hangs, the least recently used that is not spared, and its bytes."""
+        """Of those on which nothing hangs, the least recently used that is neither spared nor pinned, and its
+        bytes."""
         marks = ", ".join("?" * len(spared))
         found: tuple[bytes, int] | None = self.db.execute(
-            f"SELECT id, n_bytes FROM segments AS leaf WHERE id NOT IN ({marks})"
+            f"SELECT id, n_bytes FROM segments AS leaf WHERE id NOT IN ({marks}) AND id NOT IN (SELECT id FROM pins)"
             " AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = leaf.id) ORDER BY used LIMIT 1",
             spared,
         ).fetchone()
         return found
+
+    def pin(self, path: bytes, scope: str, id: bytes, used: int) -> None:
+        """In place of what was pinned for that path before."""
+        self.db.execute("INSERT OR REPLACE INTO pins VALUES (?, ?, ?, ?)", (path, scope, id, used))
+
+    def unpin(self, pin: Pin) -> None:
+        self.db.execute("DELETE FROM pins WHERE path = ? AND scope = ?", (pin.path, pin.scope))
+
+    def unpin_scope(self, scope: str | None) -> None:
+        """None: all scopes."""
+        self.db.execute("DELETE FROM pins WHERE ?1 IS NULL OR scope = ?1", (scope,))
+
+    def pins(self) -> list[Pin]:
+        """The one that was not used for the longest time first."""
+        return [_sensible(row, Pin) for row in self.db.execute("SELECT path, scope, used FROM pins ORDER BY used")]
+
+    def n_staying(self, spared: Sequence[bytes] = ()) -> int:
+        """Bytes of what is pinned or spared, and of all that it hangs on."""
+        marks = ", ".join("?" * len(spared))
+        (n_bytes,) = self.db.execute(
+            f"WITH RECURSIVE staying (id) AS (SELECT id FROM pins UNION SELECT id FROM segments WHERE id IN ({marks})"
+            " UNION SELECT segments.parent FROM segments JOIN staying ON segments.id = staying.id)"
+            " SELECT COALESCE(SUM(n_bytes), 0) FROM segments WHERE id IN (SELECT id FROM staying)",
+            spared,
+        ).fetchone()
+        return int(n_bytes)
 
     def below(self, id: bytes) -> list[bytes]:
         """Everything that hangs on a file, directly or not."""
@@ -191,6 +222,13 @@ class Index:
             raise sqlite3.DatabaseError("not an index of this version")
 
 
+def _sensible(row: tuple[object, ...], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(row, kind)
+    except msgspec.ValidationError as error:
+        raise sqlite3.DatabaseError(f"a row that makes no sense: {error}") from error
+
+
 def is_broken(error: sqlite3.Error) -> bool:
     """Whether a new index would do better. If not, it is the disk's or another process's fault."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_NOTADB) & 0xFF not in _NOT_ITS_FAULT
@@ -204,13 +242,22 @@ def set_aside(folder: Path) -> None:
     (folder / (FILE + "-shm")).unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What SQLite complains about, it quotes, and Python may not be able to read that."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(f"its tables make no sense: {error}") from error
+
+
 def glance(folder: Path) -> tuple[str, int]:
     """The name that the folder was given, and when one of its files was last used, in microseconds since 1970.
 
     Changes nothing, and needs no place to write. Raises `sqlite3.Error`.
     """
     uri = f"{(folder / FILE).absolute().as_uri()}?mode=ro"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
+    with _reading(), contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as db:
         found = db.execute("SELECT name, (SELECT COALESCE(MAX(used), 0) FROM segments) FROM about").fetchone()
     if found is None:
         raise sqlite3.DatabaseError("the index names no model")

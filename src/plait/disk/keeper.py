@@ -9,7 +9,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from plait.disk import index as indexes
-from plait.disk.errands import Clear, Errand, Errands, Fetch, Remove, Use, Write
+from plait.disk.errands import Clear, Errand, Errands, Fetch, Pin, Remove, Use, Write
 from plait.disk.record import Record
 from plait.disk.results import Lost, Read, Why, Written
 from plait.disk.store import Refused, Store, now
@@ -84,6 +84,8 @@ class Keeper(threading.Thread):
                 self.used.update(dict.fromkeys(ids, now()))
             case Clear(scope):
                 self.store.clear(scope)
+            case Pin(wish):
+                self.store.pin(wish)
 
     def _write(self, record: Record, payload: list[memoryview]) -> None:
         self._flush()
@@ -128,7 +130,7 @@ class Keeper(threading.Thread):
                 self.errands.tell(Lost((record.id,), why))
             case Fetch(id):
                 self.store.forget([id], "gone")
-            case Remove() | Use() | Clear():
+            case Remove() | Use() | Clear() | Pin():
                 pass
 
     def _count(self) -> None:

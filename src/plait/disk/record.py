@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-FORMAT = 2
+FORMAT = 3
 """Of files and index. Part of a folder's key, so that two versions of Plait never meet in one folder."""
 ID_BYTES = 16
 

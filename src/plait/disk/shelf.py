@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from plait.disk.errands import Clear, Errands, Fetch, Remove, Use, Write
+from plait.disk.errands import Clear, Errands, Fetch, Pin, Remove, Use, Write
 from plait.disk.keeper import Keeper, State
+from plait.disk.pins import Wish
 from plait.disk.record import Record
 from plait.disk.results import Lost, Result, Written
 from plait.disk.store import Store
@@ -53,6 +54,10 @@ class Shelf:
     def use(self, ids: Iterable[bytes]) -> None:
         """These were used now. What is read is used, too."""
         self._errands.put(Use(list(ids)))
+
+    def pin(self, wish: Wish) -> None:
+        """That is not evicted while the wish's file is there, within bounds; also where it is still to be written."""
+        self._errands.put(Pin(wish))
 
     def clear(self, scope: str | None = None) -> None:
         """Forget everything of one scope, or of all: files, and what was to be written. `Lost` names them."""

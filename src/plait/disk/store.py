@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from plait.config import format_bytes
 from plait.disk import index as indexes
 from plait.disk import segment
 from plait.disk.claim import Claim
 from plait.disk.index import Index, Row
 from plait.disk.kin import Kin, reachable
+from plait.disk.pins import MAX_PINS, SHARE, Wish, Wishes
 from plait.disk.record import Record
 from plait.disk.results import Lost, Why
 from plait.disk.segment import BadSegment, Sealed
@@ -45,6 +47,7 @@ class Store:
         self.max_bytes = max_bytes
         self.tell = tell
         self.kin = Kin()
+        self.wishes = Wishes()
         self.claim: Claim | None = None
         self.open()
 
@@ -189,7 +192,16 @@ class Store:
             raise Refused("what comes before it is not on disk")
         held = self._held(record) or self._write(record, payload)
         self.kin.add(held)
+        for wish in self.wishes.met_by(held):
+            self._fulfil(wish, held)
         return held
+
+    def pin(self, wish: Wish) -> None:
+        """Now, or when it is written, evict that no more."""
+        if met := [record for record in self.kin.records.values() if wish.is_met_by(record)]:
+            self._fulfil(wish, min(met, key=lambda record: record.end))
+        else:
+            self.wishes.add(wish)
 
     def load(self, id: bytes) -> tuple[Record, bytearray] | None:
         """None: it is lost, and that was told."""
@@ -252,6 +264,7 @@ class Store:
         with self.index.changing():
             for id in self.index.of_scope(scope):
                 self._remove(id)
+            self.index.unpin_scope(scope)
 
     def _held(self, record: Record) -> Record | None:
         """The same range, if it is on disk already."""
@@ -291,14 +304,48 @@ class Store:
     def _make_room(self, n_bytes: int, *spared: bytes) -> None:
         """Evict leaves, the least recently used first, until so many bytes fit. The index must be changing."""
         _, n_held = self.index.total()
+        if n_held + n_bytes <= self.max_bytes:
+            return
+        self._bound_pins()
+        if self.index.n_staying(spared) + n_bytes > self.max_bytes:
+            raise Refused("what must stay leaves no room for it")
         while n_held + n_bytes > self.max_bytes:
             leaf = self.index.oldest_leaf(spared)
             if leaf is None:
-                raise Refused("what must stay leaves no room for it")
+                raise Refused("nothing else may go")
             id, n_leaf = leaf
             self.forget([id], "evicted")
             self._remove(id)
             n_held -= n_leaf
+
+    def _fulfil(self, wish: Wish, record: Record) -> None:
+        if self.index.find(record.id) is None:  # another process has removed it; it will be written again
+            return self.wishes.add(wish)
+        if sum(segment.n_bytes(each) for each in self.kin.path(record.id)) > self.max_bytes // SHARE:
+            self._say_unpinned(wish.path, "it is too large")
+        else:
+            with self.index.changing():
+                self.index.pin(*wish.key, record.id, now())
+                self._bound_pins()
+        self.wishes.remove(wish)
+
+    def _bound_pins(self) -> None:
+        """Let go of pins whose file is gone, and of those not used for the longest time if the others keep too much.
+        The index must be changing."""
+        left, moment, most = [], now(), self.max_bytes // SHARE
+        for pin in self.index.pins():
+            if pin.is_over(moment):
+                self.index.unpin(pin)
+            else:
+                left.append(pin)
+        while left and (len(left) > MAX_PINS or self.index.n_staying() > most):
+            pin = left.pop(0)
+            self.index.unpin(pin)
+            self._say_unpinned(pin.path, "others were used later")
+
+    def _say_unpinned(self, path: bytes, why: str) -> None:
+        most = format_bytes(self.max_bytes // SHARE)
+        log.warning("disk cache: %s may be evicted: %s, and all that stays has %s", os.fsdecode(path), why, most)
 
     def _index_add(self, record: Record, sealed: Sealed, used: int) -> None:
         n_bytes = segment.n_bytes(record)

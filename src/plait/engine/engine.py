@@ -109,6 +109,10 @@ class Engine:
         Those that have output already go on from there; the prefix that they share is found as any other is.
         """
         group.shares &= self.shares
+        if group.pin and group.shares and group.members:
+            first = group.members[0]
+            prompt = first.tokens[: first.n_prompt]
+            self.segments.pin(group.pin.path, prompt[: group.pin.n_tokens], group.scope)
         for begun in (seq for seq in group.members if seq.n_output):
             self.scheduler.add(begun)
         if fresh := [seq for seq in group.members if not seq.n_output]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple, Protocol
 
-from plait.disk import Lost, Read, Record, Result, Why, Written, address
+from plait.disk import Lost, Read, Record, Result, Why, Wish, Written, address
 from plait.engine.radix import Cells, Edge, Step, Tree, prune
 from plait.engine.sequence import whole_blocks
 from plait.errors import GenerationFailed
@@ -86,6 +86,10 @@ class Shelf(Protocol):
 
     def use(self, ids: Iterable[bytes]) -> None:
         """These were good for something just now."""
+        ...
+
+    def pin(self, wish: Wish) -> None:
+        """Do not evict that."""
         ...
 
     def done(self) -> Sequence[Result]:
@@ -287,6 +291,12 @@ class Segments:
             del self.in_ram[edge]
             self.unwritten.pop(edge, None)
             self._drop(edge)
+
+    def pin(self, path: bytes, tokens: list[int], scope: str) -> None:
+        """What is on disk of these tokens, or will be, stays there while there is a file of that path."""
+        tokens = tokens if self.memory.can_cut else tokens[:-1]  # whole states are kept before a prompt's last token
+        if self.shelf and tokens:
+            self.shelf.pin(Wish(path, self.shape + scope, array("i", tokens), is_whole=not self.memory.can_cut))
 
     def clear(self) -> None:
         """Forget everything, on disk, too."""

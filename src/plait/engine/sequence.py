@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from plait.errors import GenerationFailed
-from plait.protocol import Cached, Verdict
+from plait.protocol import Cached, Pin, Verdict
 
 Reason = Literal["stop", "length"]
 
@@ -56,6 +56,8 @@ class Group:
 
     shares: bool = True
     """May take prefixes that others computed, and leave its own to them."""
+    pin: Pin | None = None
+    """What of the prompt is not to be evicted from disk."""
     chunk: int = BLOCK
     """The most prompt tokens of one decode call, if that is less than a block."""
     n_threads: int = 0

@@ -121,6 +121,7 @@ def open_work(order: Generate, prepared: Prepared, loaded: Loaded, received: flo
         judging.check_adapters(scales, loaded.model.adapters)
     group = Group(
         shares=request.cache_prompt,
+        pin=request.pin,
         chunk=BLOCK if rules else min(request.prompt_chunk or BLOCK, BLOCK),
         n_threads=request.n_threads or 0,
         priority=request.priority,

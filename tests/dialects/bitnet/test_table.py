@@ -1,7 +1,11 @@
 """The rows of the check table of the BitNet server, each against `plait as bitnet` with the demo model."""
 
 import re
+import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from threading import Event
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 from plait.cli.launchers.bitnet_http import command
 from tests.dialects.bitnet.conftest import N_INSTANCES
 from tests.serving import Server
-from tests.waiting import until
+from tests.waiting import SECONDS, until
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a helpful, harmless, and honest AI assistant. Answer the user's questions truthfully and helpfully."
@@ -138,7 +142,14 @@ def test_4_10_max_threads_is_4_if_the_environment_says_nothing() -> None:
 
 
 def test_4_11_it_listens_on_port_8000_of_every_address() -> None:
-    assert (option("host").default, option("port").default) == ("0.0.0.0", 8000)
+    """It does not get that while somebody has the port of any one address."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # somebody has it already
+            stack.enter_context(socket.create_server(("127.0.0.2", 8000)))
+        command = [sys.executable, "-m", "plait", "as", "bitnet", "-m", "plait-demo"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("plait: cannot listen on tcp://0.0.0.0:8000: Address already in use")
 
 
 def test_4_12_bad_input_is_a_422_with_details(server: Server) -> None:

@@ -20,7 +20,7 @@ from plait.errors import ContextOverflow, Overloaded, PlaitError, WorkerDied
 from plait.fleet.registry import DEMO, resolve
 from plait.gateway.app import create_app
 from plait.gateway.table import Dialect
-from plait.protocol import Cached, Progress, RawPrompt, Request, Sampling, Started, Text, TokenPrompt
+from plait.protocol import Cached, Pin, Progress, RawPrompt, Request, Sampling, Started, Text, TokenPrompt
 from tests.dialects.llm_http.asking import only_file
 from tests.fakes.fleet import FakeFleet, Step, done, play, served
 from tests.unit.gateway.asking import gateway
@@ -29,7 +29,7 @@ from tests.waiting import SECONDS, soon
 pytestmark = pytest.mark.anyio
 
 BEGUN = Started(0, [0, 7, 8, 9, 10], Cached(ram=1, disk=3), ["", "Hi", None, "é", "\n"])
-KEPT = Kept("ab12", (5, 6), "Hi")
+RESTORING = Settings(restored=(5, 6), restored_from=Path("/kept"))
 ECHO = [b"", b"\n", b"Hi\n", "é\n".encode(), b"\n\n"]
 
 
@@ -123,9 +123,9 @@ async def test_null_is_the_same_as_absent() -> None:
 
 async def test_every_request_goes_on_from_what_was_restored() -> None:
     fleet = FakeFleet()
-    async with keeper(fleet, Settings(restored=(0, 5, 6))) as http:
+    async with keeper(fleet, RESTORING) as http:
         assert (await http.post("/stream", json={"prompt": "Hi"})).status_code == 200
-    assert fleet.request.prompt == RawPrompt("Hi", prefix=(0, 5, 6))
+    assert (fleet.request.prompt, fleet.request.pin) == (RawPrompt("Hi", prefix=(5, 6)), Pin(b"/kept", 2))
 
 
 def keeper(fleet: FakeFleet, settings: Settings, *keys: str) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
@@ -165,6 +165,15 @@ async def test_a_later_request_with_its_number_goes_on_from_it(tmp_path: Path) -
     assert only_file(tmp_path).read_bytes() == kept
 
 
+async def test_what_is_kept_or_restored_stays_on_disk_for_its_file(tmp_path: Path) -> None:
+    path = bytes(tmp_path / "7.plait-prompt")
+    assert (await numbered(tmp_path)).pin == Pin(path)
+    assert (await numbered(tmp_path, " there")).pin == Pin(path, 5)
+    assert (await numbered(tmp_path, "Hi there")).pin == Pin(path, 5)
+    (tmp_path / "7.plait-prompt").write_text("no prompt")
+    assert (await numbered(tmp_path)).pin is None
+
+
 async def test_a_file_that_is_refused_stays_and_its_request_runs_without_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -195,13 +204,13 @@ async def test_what_one_key_kept_another_does_not_restore(tmp_path: Path) -> Non
 
 async def test_a_restored_prompt_is_read_once_before_there_are_requests() -> None:
     fleet = FakeFleet()
-    await restore(KEPT, fleet)
-    assert fleet.request == Request(prompt=TokenPrompt([5, 6]), max_tokens=1)
+    await restore(RESTORING, fleet)
+    assert fleet.request == Request(prompt=TokenPrompt([5, 6]), max_tokens=1, pin=Pin(b"/kept"))
 
 
 async def test_a_restored_prompt_must_fit() -> None:
     with pytest.raises(ConfigError, match="too long"):
-        await restore(KEPT, FakeFleet(play(ContextOverflow("too long"))))
+        await restore(RESTORING, FakeFleet(play(ContextOverflow("too long"))))
 
 
 def test_an_ordinary_server_has_the_programs_defaults() -> None:

@@ -156,9 +156,9 @@ GREEDY: dict[str, object] = {"temp": 0, "num_predict": 8}
 
 
 @contextlib.contextmanager
-def keeping(root: Path, *flags: str) -> Iterator[Server]:
+def keeping(root: Path, *flags: str, **more: str) -> Iterator[Server]:
     """A server whose prompts, and their KV, outlive it."""
-    env = {"PLAIT_CACHE_DIR": str(root / "segments"), "PLAIT_LOG_LEVEL": "info"}
+    env = {"PLAIT_CACHE_DIR": str(root / "segments"), "PLAIT_LOG_LEVEL": "info"} | more
     with llm_http("-f", "--cache-dir", str(root), *flags, **env) as server:
         yield server
 
@@ -191,6 +191,28 @@ def test_0_9_after_a_restart_its_number_restores_it_and_it_is_not_computed_again
     assert n_computed == len(echoed)
     counts = f"{n_kept(kept) + len(echoed)} tokens, {n_kept(kept)} cached"
     assert f"a prompt is restored from {kept}/3.plait-prompt: {counts}" in capfd.readouterr().err
+
+
+def test_0_9_what_others_ask_does_not_drive_it_out(tmp_path: Path) -> None:
+    small = {"PLAIT_CACHE_DISK": "512KiB", "PLAIT_CACHE_RAM": "128KiB"}
+    seen: set[Path] = set()
+
+    with keeping(tmp_path, **small) as server:
+
+        def has_evicted() -> bool:
+            """After one more prompt, of which RAM has room for one and the disk for four."""
+            ask(server, f"{len(seen)} {BEGINNING}", num_predict=1)
+            there = set(tmp_path.rglob("*.kv"))
+            seen.update(there)
+            return bool(seen - there)
+
+        ask(server, BEGINNING, num_predict=0, cache=3)
+        until(has_evicted)  # what was used least recently: that, if it were not kept
+    with keeping(tmp_path, **small) as later:
+        echoed = chunks(later, REST, cache=3, num_predict=0)
+        chunks(later, REST, cache=3, **GREEDY)
+        assert later.metric("plait_cached_tokens_total", source="disk") == n_kept(tmp_path)
+        assert later.metric("plait_prompt_tokens_total") == len(echoed)
 
 
 def test_0_9_a_file_restores_it_for_every_request(

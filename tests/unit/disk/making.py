@@ -63,6 +63,13 @@ def ids(results: list[Result], kind: type[Written] | type[Lost] | type[Read]) ->
     return [id for result in chosen for id in (result.ids if isinstance(result, Lost) else [result.record.id])]
 
 
+def garble(index: Path) -> None:
+    """Let what SQLite quotes of the index in its complaint be no UTF-8."""
+    index.write_bytes(
+        index.read_bytes().replace(b"CREATE INDEX by_used ON segments", b"CREATE INDEX by_used ON \xccegments")
+    )
+
+
 ROOT = record([1, 2, 3, 4])
 CHILD = record([1, 2, 3, 4, 5, 6], ROOT, 4)
 COUSIN = record([1, 2, 9], ROOT, 2)

@@ -1,18 +1,19 @@
 """Whatever is written, used, evicted and restarted: what is offered can be read, is right, and fits."""
 
 import tempfile
+from array import array
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plait.disk import Lost, Record, Written, segment
+from plait.disk import Lost, Record, Wish, Written, segment
 from tests.unit.disk.making import finish, ids, is_right, payload, record, served, shelf
 
 Step = tuple[str, int, int, int]
 
 STEPS = st.tuples(
-    st.sampled_from(["write", "write", "write", "use", "read", "clear", "restart"]), *[st.integers(0, 9)] * 3
+    st.sampled_from(["write", "write", "write", "use", "read", "pin", "clear", "restart"]), *[st.integers(0, 9)] * 3
 )
 SCOPES = ("", "ann")
 
@@ -35,6 +36,10 @@ class History:
             self.opened.use([self.made[which % len(self.made)][0].id])
         elif kind == "read" and self.made:
             self.opened.read(self.made[which % len(self.made)][0].id)
+        elif kind == "pin" and self.made:
+            kept, tokens = self.made[which % len(self.made)]
+            path = b"/" * (1 + where)  # there is a file of that name
+            self.opened.pin(Wish(path, kept.scope, array("i", tokens[: what + 1]), is_whole=what == 0))
         elif kind == "clear" and what == 0:
             self.opened.clear(SCOPES[which % 2])
         elif kind == "restart":

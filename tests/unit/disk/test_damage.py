@@ -11,7 +11,20 @@ import pytest
 from msgspec import structs
 
 from plait.disk import Lost, Read, Shelf, Written, segment
-from tests.unit.disk.making import CHILD, PLENTY, ROOT, finish, ids, is_right, payload, record, served, shelf, write
+from tests.unit.disk.making import (
+    CHILD,
+    PLENTY,
+    ROOT,
+    finish,
+    garble,
+    ids,
+    is_right,
+    payload,
+    record,
+    served,
+    shelf,
+    write,
+)
 from tests.waiting import until
 
 ALL = {ROOT.id, CHILD.id}
@@ -118,6 +131,14 @@ def test_a_broken_index_is_set_aside(folder: Path, content: bytes, said: pytest.
     (folder / "index.sqlite").write_bytes(content)
     assert served(folder).keys() == ALL
     assert (folder / ".bad-index.sqlite").read_bytes() == content
+    assert "index set aside" in said.text
+
+
+def test_an_index_whose_tables_have_names_that_are_no_text_is_set_aside(
+    folder: Path, said: pytest.LogCaptureFixture
+) -> None:
+    garble(folder / "index.sqlite")
+    assert served(folder).keys() == ALL
     assert "index set aside" in said.text
 
 

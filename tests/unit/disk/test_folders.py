@@ -7,7 +7,7 @@ import pytest
 from plait import disk
 from plait.disk import Lost, Shelf, Written, folder_key
 from plait.errors import NotFound
-from tests.unit.disk.making import CHILD, PLENTY, ROOT, finish, ids, payload, shelf, write
+from tests.unit.disk.making import CHILD, PLENTY, ROOT, finish, garble, ids, payload, shelf, write
 
 TINY, OTHER = folder_key(model="tiny"), folder_key(model="other")
 
@@ -27,6 +27,11 @@ def test_folders_are_listed_the_last_used_one_first(cache: Path) -> None:
     assert (tiny.name, tiny.key, tiny.n_files) == ("tiny f16", TINY, 2)
     assert tiny.n_bytes == sum(path.stat().st_size for path in (cache / TINY).glob("*.kv"))
     assert 0 < tiny.last_used <= other.last_used
+
+
+def test_a_folder_whose_index_makes_no_sense_is_listed_by_its_key(cache: Path) -> None:
+    garble(cache / TINY / "index.sqlite")
+    assert {folder.name for folder in disk.folders(cache)} == {TINY, "other q8_0"}
 
 
 def test_all_files_count_to_the_size(cache: Path) -> None:

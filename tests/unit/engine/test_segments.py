@@ -13,6 +13,7 @@ from plait.engine.radix import Tree, prune
 from plait.engine.segments import Segments
 from plait.engine.sequence import Group, Sequence
 from plait.errors import GenerationFailed
+from plait.protocol import Pin
 from tests.fakes.context import FakeCells, FakeContext
 from tests.fakes.listener import Notebook
 from tests.fakes.shelf import FakeShelf
@@ -447,3 +448,24 @@ def test_what_is_of_no_use_is_pruned_up_to_where_paths_part() -> None:
     kept.file = b""
     prune(kept)
     assert not tree.root.children
+
+
+@pytest.mark.parametrize(("can_cut", "n_wished"), [(True, 100), (False, 99)])
+def test_what_is_to_be_kept_is_told_to_the_disk(can_cut: bool, n_wished: int) -> None:
+    """A state that cannot be cut is the one before the prompt's last token."""
+    bench = Bench(shelf=(disk := FakeShelf()), can_cut=can_cut)
+    group = Group(scope="ann", pin=Pin(b"/7.plait-prompt", 100))
+    Sequence(words(200), group, Notebook(), bench.context.sampler(), 1)
+    bench.engine.submit(group)
+    (wish,) = disk.wishes
+    assert wish.path == b"/7.plait-prompt"
+    assert wish.scope.endswith("ann")
+    assert (list(wish.tokens), wish.is_whole) == (words(200)[:n_wished], not can_cut)
+
+
+def test_what_no_request_may_share_is_not_kept() -> None:
+    bench = Bench(shelf=(disk := FakeShelf()))
+    group = Group(shares=False, pin=Pin(b"/7.plait-prompt"))
+    Sequence(words(200), group, Notebook(), bench.context.sampler(), 1)
+    bench.engine.submit(group)
+    assert not disk.wishes

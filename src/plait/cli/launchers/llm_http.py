@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+from msgspec import structs
 
 from plait import __version__, config, gguf, log
 from plait.cli.fetching import fetch
@@ -94,10 +95,12 @@ def command(
     served = configured(model_path, host, port, float16, num_threads, num_ctx_tokens)
     kept = restored(restore_prompt, served) if restore_prompt else None
     options = Options(n_batch=batch_size, top_k=top_k, top_p=top_p, repeat_penalty=repeat_penalty, temp=temp)
-    settings = Settings(options, repeat_last_n, cache_dir, kept.tokens if kept else ())
+    settings = Settings(options, repeat_last_n, cache_dir)
+    if kept:
+        settings = structs.replace(settings, restored=kept.tokens, restored_from=restore_prompt)
     dialect = Dialect("llm-http", partial(llm_http.routes, settings=settings), llm_http.refuse)
     if kept:
-        dialect = dialect._replace(prepare=partial(llm_http.restore, kept))
+        dialect = dialect._replace(prepare=partial(llm_http.restore, settings))
     launch(served, dialect, say)
 
 
