@@ -71,6 +71,9 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0.0
     header_timeout: Annotated[float, option("seconds for a request's headers to arrive", ge=0.1, le=86_400)] = 10.0
     body_timeout: Annotated[float, option("seconds for a request's body to arrive", ge=0.1, le=86_400)] = 30.0
+    write_timeout: Annotated[
+        float, option("seconds that a client may take nothing of its answer", ge=0.1, le=86_400)
+    ] = 30.0
     drain_timeout: Annotated[float, option("seconds that running answers get after SIGTERM", ge=0, le=86_400)] = 30.0
 
 

@@ -13,7 +13,8 @@ from tests.waiting import SECONDS
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with serving("--threads", "1", "--slots", "4", "--max-queue", "64", "--memory-budget", "2GiB") as server:
+    patience = ("--write-timeout", "10")
+    with serving("--threads", "1", "--slots", "4", "--max-queue", "64", "--memory-budget", "2GiB", *patience) as server:
         yield server
 
 

@@ -1,8 +1,10 @@
-"""What a connection is told whose request's head or body is too long, too slow, or wrong."""
+"""What becomes of a connection whose request is too long, too slow, or wrong, or whose client does not read."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import select
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
@@ -11,8 +13,8 @@ from plait.gateway.app import create_app
 from plait.gateway.http import MAX_SURPLUS
 from plait.gateway.listeners import listening
 from plait.gateway.server import answering
-from tests.fakes.fleet import FakeFleet, done, play, started
-from tests.waiting import SECONDS
+from tests.fakes.fleet import FakeFleet, done, play, say, started
+from tests.waiting import SECONDS, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -168,6 +170,48 @@ async def test_a_long_answer_outlives_the_head_that_waits_behind_it() -> None:
         assert status(await reader.readuntil(b"\r\n\r\n")) == 200
         writer.write(b"host: localhost\r\n\r\n")
         await reader.readuntil(b'{"ready":true')
+
+
+# ── who does not read ────────────────────────────────────────────────────────────────────────────────────────────
+
+LONG = say(*["word" * 250_000] * 16)
+"""More than the kernel holds for a client."""
+LEAVING = b"connection: close\r\n"
+WHOLE, STREAM = BODY, b'{"prompt":"a","stream":true}'
+
+
+@contextmanager
+def reading_nothing(address: tuple[str, int], fields: bytes, body: bytes) -> Iterator[socket.socket]:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(address)
+        connection.sendall(HEAD + fields + b"content-length: %d\r\n\r\n" % len(body) + body)
+        yield connection
+
+
+def is_reset(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, 0)
+    return any(flags & select.POLLERR for _, flags in poll.poll(0))
+
+
+@pytest.mark.parametrize(("fields", "body"), [(b"", STREAM), (LEAVING, STREAM), (LEAVING, WHOLE), (b"", WHOLE)])
+async def test_who_takes_nothing_of_an_answer_is_gone(fields: bytes, body: bytes) -> None:
+    async with serving(FakeFleet(LONG), Server(port=0, write_timeout=0.2)) as address:
+        with reading_nothing(address, fields, body) as connection:
+            await soon(lambda: is_reset(connection))
+
+
+async def test_who_reads_slowly_is_not() -> None:
+    async with serving(FakeFleet(LONG), Server(port=0, write_timeout=PATIENCE)) as address:
+        with reading_nothing(address, LEAVING, STREAM) as connection:
+            reader, writer = await asyncio.open_connection(sock=connection, limit=65536)
+            n_read, end = 0, asyncio.get_running_loop().time() + PATIENCE + 1
+            while asyncio.get_running_loop().time() < end:
+                n_read += len(await reader.readexactly(300_000))
+                await asyncio.sleep(0.3)
+            assert (await reader.read()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+            writer.close()
 
 
 # ── too many connections ─────────────────────────────────────────────────────────────────────────────────────────

@@ -115,7 +115,7 @@ async def complete(shared: Shared, http: HttpRequest) -> Response:
     persona = body.persona()
     if persona and TENANT in http.scope and not shared.settings.has_one_audience:
         raise Forbidden("the system prompt is everybody's: the holder of one API key cannot switch it for the others")
-    return await respond(http, streamed(shared, body, persona), "text/event-stream", shared.settings.timeout)
+    return await respond(http, streamed(shared, body, persona), "text/event-stream")
 
 
 async def streamed(shared: Shared, body: Body, persona: Persona | None) -> AsyncGenerator[bytes, None]:

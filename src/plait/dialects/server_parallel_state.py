@@ -15,7 +15,6 @@ from plait.dialects import common
 from plait.errors import Overloaded
 from plait.fleet.base import Fleet
 from plait.protocol import Answer, Done, RawPrompt, Request, Sampling, Started
-from plait.web.respond import STALL_SECONDS
 
 ANY_SLOT = -1
 N_UNSTOPPABLE = 3
@@ -54,8 +53,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     antiprompts: tuple[str, ...] = (USER,)
     prompt_chunk: int | None = None
     """The most prompt tokens of one decode call, if that is less than the engine's."""
-    timeout: float = STALL_SECONDS
-    """Seconds in which a client has to take something."""
     folder: Path | None = None
     """Whose files are served."""
     is_open: bool = False

@@ -1,10 +1,12 @@
-"""HTTP on one connection: uvicorn's protocol, with limits that it lacks on connections and on requests' heads.
+"""HTTP on one connection: uvicorn's protocol, with limits that it lacks on connections, heads, and unread answers.
 
 A head that is long in coming, or long, ends its connection, and so does one connection too many; no route ever hears of
-it.
+it. A client that takes nothing of what there is for it counts as gone.
 """
 
 import asyncio
+import socket
+import struct
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +21,9 @@ RETRY_SECONDS = 1
 MAX_PIPELINED = 16
 """Requests that may lie behind the one that is being answered."""
 
+DROP = struct.pack("ii", 1, 0)
+"""SO_LINGER: what is not sent yet is dropped when the socket is closed, and the other end is told."""
+
 
 class BadHead(Exception):
     """Ends the parser's work on a connection; what it answers is kept there."""
@@ -29,11 +34,15 @@ class Connection(HttpToolsProtocol):
 
     header_timeout: float
     """Seconds; a subclass says how many, because uvicorn makes the objects."""
+    write_timeout: float
+    """Seconds that a client may take nothing of what there is for it; the subclass's to say, too, like the next."""
     max_connections: int
-    """Of all clients together; also the subclass's to say."""
+    """Of all clients together."""
     _is_surplus = False
     _waiting: asyncio.TimerHandle | None = None
     """While a head is not complete: its own timer."""
+    _stalling: asyncio.TimerHandle | None = None
+    """While nothing more is written to the client before it takes some of what is there."""
     _n_head_bytes = 0
     _refusal = HTTPStatus.BAD_REQUEST
 
@@ -49,7 +58,21 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_stalling()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        self._stop_stalling()
+        super().resume_writing()
+        self._await_end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._await_end()
 
     def data_received(self, data: bytes) -> None:
         if self._is_surplus:
@@ -83,6 +106,7 @@ class Connection(HttpToolsProtocol):
         if self._waiting:
             # The head behind the answer may have lain unread: its time begins now.
             self._await_head()
+        self._await_end()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser has stopped."""
@@ -103,6 +127,31 @@ class Connection(HttpToolsProtocol):
             self._await_head()
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE if self._is_surplus else HTTPStatus.REQUEST_TIMEOUT)
+
+    def _await_end(self) -> None:
+        """A closed connection ends when its client has taken all, unless it takes nothing."""
+        if self.transport.is_closing() and not self._stalling:
+            self._await_taking()
+
+    def _await_taking(self) -> None:
+        self._stop_stalling()
+        n_left = self.transport.get_write_buffer_size()
+        if n_left:
+            self._stalling = self.loop.call_later(self.write_timeout, self._look_at_taking, n_left)
+
+    def _look_at_taking(self, n_before: int) -> None:
+        """Nothing was written meanwhile, so less is left if anything was taken."""
+        if self.transport.get_write_buffer_size() < n_before:
+            self._await_taking()
+        else:
+            # Or else the kernel would go on with what it has taken over.
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DROP)
+            self.transport.abort()
+
+    def _stop_stalling(self) -> None:
+        if self._stalling:
+            self._stalling.cancel()
+            self._stalling = None
 
     def _is_answering(self) -> bool:
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)

@@ -132,8 +132,8 @@ class Server(uvicorn.Server):
     """uvicorn, with our own limits and without signal handlers of its own."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        limits = {"header_timeout": settings.header_timeout, "max_connections": settings.max_connections}
-        connection = type("Connection", (Connection,), limits)
+        limits = ("header_timeout", "write_timeout", "max_connections")
+        connection = type("Connection", (Connection,), {name: getattr(settings, name) for name in limits})
         super().__init__(
             uvicorn.Config(
                 app,

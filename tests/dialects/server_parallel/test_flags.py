@@ -95,7 +95,7 @@ def bytes_per_token(client: Client) -> float:
 def test_3_11_the_model_the_alias_and_the_address() -> None:
     assert said("-a", "talker").models == Models(model=("talker=plait-demo",))
     assert said("--host", "::1", "--port", "81", "-to", "7").server == Server(
-        host="::1", port=81, header_timeout=7.0, body_timeout=7.0
+        host="::1", port=81, header_timeout=7.0, body_timeout=7.0, write_timeout=7.0
     )
 
 
@@ -104,27 +104,24 @@ def test_3_11_the_model_the_alias_and_the_address() -> None:
     [
         (
             [],
-            Settings(
-                n_slots=1, antiprompts=("User:",), prompt_chunk=512, timeout=600, is_open=True, has_one_audience=True
-            ),
+            Settings(n_slots=1, antiprompts=("User:",), prompt_chunk=512, is_open=True, has_one_audience=True),
         ),
-        (["-np", "3"], Settings(n_slots=3, prompt_chunk=512, timeout=600, is_open=True, has_one_audience=True)),
+        (["-np", "3"], Settings(n_slots=3, prompt_chunk=512, is_open=True, has_one_audience=True)),
         (
             ["-n", "200"],
-            Settings(n_slots=1, n_predict=200, prompt_chunk=512, timeout=600, is_open=True, has_one_audience=True),
+            Settings(n_slots=1, n_predict=200, prompt_chunk=512, is_open=True, has_one_audience=True),
         ),
         (
             ["-n", "64"],
-            Settings(n_slots=1, n_predict=128, prompt_chunk=512, timeout=600, is_open=True, has_one_audience=True),
+            Settings(n_slots=1, n_predict=128, prompt_chunk=512, is_open=True, has_one_audience=True),
         ),
-        (["-b", "8", "-to", "7"], Settings(n_slots=1, prompt_chunk=8, timeout=7, is_open=True, has_one_audience=True)),
+        (["-b", "8", "-to", "7"], Settings(n_slots=1, prompt_chunk=8, is_open=True, has_one_audience=True)),
         (
             ["-r", "#", "-r", "Q:"],
             Settings(
                 n_slots=1,
                 antiprompts=("#", "Q:", "User:"),
                 prompt_chunk=512,
-                timeout=600,
                 is_open=True,
                 has_one_audience=True,
             ),

@@ -1,16 +1,14 @@
 """Answers made of parts, without a server."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 import httpx2
 import pytest
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from plait.errors import ContextOverflow
 from plait.web.respond import JSON, respond
-from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -50,28 +48,3 @@ async def test_a_streamed_answer_does_not() -> None:
 async def test_an_error_before_the_first_part_keeps_its_class(media_type: str) -> None:
     with pytest.raises(ContextOverflow):
         await answer(refusal(), media_type)
-
-
-async def test_a_client_that_stops_reading_is_left() -> None:
-    is_closed = asyncio.Event()
-
-    async def endless() -> AsyncGenerator[bytes, None]:
-        try:
-            while True:
-                yield b"x"
-        finally:
-            is_closed.set()
-
-    async def silent() -> Message:
-        await asyncio.Event().wait()
-        return {}
-
-    async def stuck(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            await silent()
-
-    scope = {"type": "http", "method": "GET", "headers": []}
-    response = await respond(Request(scope, silent), endless(), "text/event-stream", stall_seconds=0.05)
-    async with asyncio.timeout(SECONDS):
-        await response(scope, silent, stuck)
-    assert is_closed.is_set()

@@ -192,7 +192,6 @@ def settings(flags: Flags) -> Settings:
         n_predict=None if flags.n_predict is None else max(flags.n_predict, LEAST_PREDICT),
         antiprompts=flags.reverse_prompt,
         prompt_chunk=min(flags.batch_size, MOST_BATCH),
-        timeout=flags.timeout,
         folder=flags.path,
         is_open=True,
         has_one_audience=True,
@@ -220,6 +219,7 @@ def configured(flags: Flags) -> Config:
             "lora": [f"{file}=1" for file in flags.lora] + [f"{file}={scale}" for file, scale in flags.lora_scaled],
             "header_timeout": flags.timeout,
             "body_timeout": flags.timeout,
+            "write_timeout": flags.timeout,
         }
     )
 
