@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.bare_loop import BareLoop
 from benchmarks.random_model import random_model
-from benchmarks.report import Row, interleaved, show
+from benchmarks.report import Row, as_they_come, interleaved, show
 from plait.config import Engine as Settings
 from plait.engine.engine import Engine
 from plait.engine.pace import Pace
@@ -197,12 +197,8 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else random_model("135m", "q4_0")
     bench = Bench(path)
     bench.second_tokens(1)  # warm
-    rows = []
-    for figure in (half_empty, unrelated, continuations, long_prompt_beside_writers, one_prefix):
-        for row in figure(bench):
-            print(f"{row.name}: {row.value:.4g}", file=sys.stderr)
-            rows.append(row)
-    show(f"engine, {path.stem}", rows)
+    figures = (half_empty, unrelated, continuations, long_prompt_beside_writers, one_prefix)
+    show(f"engine, {path.stem}", as_they_come(row for figure in figures for row in figure(bench)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import httpx2
 from msgspec import structs
 
 from benchmarks.random_model import random_model
-from benchmarks.report import Row, interleaved, show
+from benchmarks.report import Row, as_they_come, interleaved, show
 from plait import config
 from plait.engine.engine import Engine
 from plait.engine.pace import Pace
@@ -229,12 +229,7 @@ def main() -> None:
         "servers": servers(),
         "cost": chain.from_iterable(map(cost, QUANTIZATIONS)),
     }
-    rows = []
-    for row in chain.from_iterable(part for name, part in parts.items() if word in ("", name)):
-        print(f"{row.name}: {row.value:.4g} {row.unit}", file=sys.stderr, flush=True)
-        rows.append(row)
-    show("reproducible", rows)
-    sys.exit(any(row.is_met is False for row in rows))
+    show("reproducible", as_they_come(chain.from_iterable(part for name, part in parts.items() if word in ("", name))))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class NoContext:
     state_shape = ""
     n_free = 2**31
     n_held = 0
+    n_buffer_bytes = 0
 
     def decode(self, spans: Rows[tuple[int, int, list[int], bool]]) -> None: ...
 
@@ -45,6 +46,8 @@ class NoContext:
     def swap(self, a: int, b: int) -> None: ...
 
     def trim(self, stream: int, n: int) -> None: ...
+
+    def drop_buffers(self) -> None: ...
 
     def save(self, stream: int, start: int) -> Cells:
         raise NotImplementedError("it holds nothing")

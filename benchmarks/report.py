@@ -3,7 +3,7 @@
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -25,6 +25,15 @@ class Row:
             return None
         sign, number = self.goal.split()
         return self.value <= float(number) if sign == "<=" else self.value >= float(number)
+
+
+def as_they_come(rows: Iterable[Row]) -> list[Row]:
+    """All of them, each told when it is known: what follows may take long, or fail."""
+    known = []
+    for row in rows:
+        print(f"{row.name}: {row.value:.4g} {row.unit}", file=sys.stderr, flush=True)
+        known.append(row)
+    return known
 
 
 def show(title: str, rows: Sequence[Row]) -> None:

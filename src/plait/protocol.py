@@ -411,6 +411,8 @@ class Stats(Struct, frozen=True, tag=True, array_like=True, kw_only=True):
     output_tokens_total: int
     cache_ram_bytes: int = 0
     """Cells of ended sequences, outside of the context."""
+    cache_buffer_bytes: int = 0
+    """What states are moved through on their way into and out of the context."""
     cache_disk_bytes: int = 0
     requests_total: int
     cancelled_total: int

@@ -29,6 +29,16 @@ def test_what_is_kept_goes_on_as_if_it_had_been_computed(subject: Subject) -> No
     assert goes_on(subject, 1) == expected
 
 
+def test_a_state_is_moved_without_the_buffers_of_the_last_one(subject: Subject) -> None:
+    expected = computed(subject)
+    read(subject, 2, PROMPT[:90])
+    kept = subject.context.save(2, 0)
+    subject.context.drop_buffers()
+    assert subject.context.n_buffer_bytes == 0
+    subject.context.restore(1, [kept])
+    assert goes_on(subject, 1) == expected
+
+
 @pytest.mark.parametrize("borders", [(64,), (1, 89), (10, 64, 70)])
 def test_ranges_of_tokens_are_joined_again(subject: Subject, borders: tuple[int, ...]) -> None:
     expected = computed(subject)

@@ -78,6 +78,7 @@ def test_what_a_slot_was_needed_for_comes_back_from_ram(flags: list[str], layout
         again = ask(server)
         assert sources(again) == {"running": 0, "idle": 0, "ram": n_prompt(first) - 1, "disk": 0}
         assert text_of(again) == text_of(first)
+        assert server.metric("plait_cache_buffer_bytes") > 0
 
 
 def test_an_emptied_cache_is_empty(flags: list[str]) -> None:

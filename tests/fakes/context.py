@@ -84,6 +84,8 @@ class FakeContext:
         self.n_decoded = 0
         self.n_copied = 0
         self.n_threads = N_THREADS
+        self.n_buffer_bytes = 0
+        """As if states were moved through buffers."""
         self.adapters: tuple[float, ...] = ()
         self.has_sets = False
         """Adapters were chosen, so that writers can have others than their neighbours."""
@@ -129,6 +131,9 @@ class FakeContext:
     @property
     def n_held(self) -> int:
         return len(set(itertools.chain(*self.places))) if self.n_cells else sum(map(len, self.cells))
+
+    def drop_buffers(self) -> None:
+        self.n_buffer_bytes = 0
 
     def save(self, stream: int, start: int) -> FakeCells:
         assert self.can_cut or start == 0, "a state that cannot be cut"

@@ -116,6 +116,15 @@ def test_an_emptied_stream_begins_anew(context: Context) -> None:
     assert np.array_equal(anew, context.logits(0))
 
 
+def test_the_buffers_that_states_are_moved_through_are_counted(context: Context) -> None:
+    context.drop_buffers()
+    context.decode([(0, 0, TEXT[:200], False), (1, 0, OTHER[:40], False)])
+    n_bytes = context.save(0, 0).n_bytes
+    assert context.n_buffer_bytes > n_bytes
+    context.swap(0, 1)
+    assert context.n_buffer_bytes > n_bytes + context.save(0, 0).n_bytes
+
+
 REFUSED: list[tuple[Callable[[Context], object], str]] = [
     (lambda c: c.held(4), "no stream 4"),
     (lambda c: c.held(-1), "no stream -1"),

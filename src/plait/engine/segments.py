@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from plait.disk import Lost, Read, Record, Result, Why, Wish, Written, address
 from plait.engine.radix import Cells, Edge, Step, Tree, prune
 from plait.engine.sequence import whole_blocks
+from plait.engine.shelf import Shelf
 from plait.errors import GenerationFailed
 
 MIN_FETCHED = 32
@@ -46,6 +47,15 @@ class Memory(Protocol):
         """What of the context a whole state depends on; empty where states are cut."""
         ...
 
+    @property
+    def n_buffer_bytes(self) -> int:
+        """Of the buffers that states are moved through, which are kept for the next."""
+        ...
+
+    def drop_buffers(self) -> None:
+        """Keep none."""
+        ...
+
     def save(self, stream: int, start: int) -> Cells:
         """What a stream holds from token `start` on."""
         ...
@@ -57,47 +67,6 @@ class Memory(Protocol):
 
     def loaded(self, start: int, n: int, payload: bytearray) -> Cells:
         """Cells whose bytes come from a file. Raises `ValueError` when they cannot be theirs."""
-        ...
-
-
-class Shelf(Protocol):
-    """What this needs of the disk. Nothing here waits for it; `done` tells what happened."""
-
-    def records(self) -> list[Record]:
-        """What there is at the beginning, parents first."""
-        ...
-
-    @property
-    def n_queued_bytes(self) -> int:
-        """What is still to be written."""
-        ...
-
-    def write(self, record: Record, payload: Sequence[memoryview]) -> None:
-        """Begin to write."""
-        ...
-
-    def read(self, id: bytes) -> None:
-        """Begin to read what was written."""
-        ...
-
-    def remove(self, id: bytes) -> None:
-        """That file is of no use."""
-        ...
-
-    def use(self, ids: Iterable[bytes]) -> None:
-        """These were good for something just now."""
-        ...
-
-    def pin(self, wish: Wish) -> None:
-        """Do not evict that."""
-        ...
-
-    def done(self) -> Sequence[Result]:
-        """What was written, what was read, and what turned out not to be there, since the last time."""
-        ...
-
-    def clear(self) -> None:
-        """Forget everything."""
         ...
 
 
@@ -143,7 +112,7 @@ class File(NamedTuple):
 
 
 class Segments:
-    """`max_bytes` of cells in RAM at most; 0: nothing is kept."""
+    """`max_bytes` in RAM at most, for cells and the buffers that states are moved through; 0: nothing is kept."""
 
     def __init__(
         self,
@@ -177,6 +146,7 @@ class Segments:
         """When the disk may be given something to write again."""
         self.fetches: list[Fetch] = []
         self.n_bytes = 0
+        """Of cells."""
         for record in self.shelf.records() if self.shelf else ():
             self._list(record)
 
@@ -247,7 +217,7 @@ class Segments:
         except GenerationFailed as error:
             log.warning("the prefix cache: %s", error.message)
             return
-        if cells.n_bytes * len(tokens) > self.max_bytes * cells.n_tokens:
+        if cells.n_bytes * len(tokens) > self._room() * cells.n_tokens:
             return  # with what comes before it, it would drive out all others, and itself
         path = tree.reach(tokens)
         edges = [edge for edge in path if edge.start >= start] if tree.can_cut else path[-1:]
@@ -259,7 +229,7 @@ class Segments:
                 edge.n_exact = min(part, edge.n_exact) if edge.file else part  # its cells may come from either
         self._own(edges, cells)
         self._touch(path, scope)
-        self._shrink(self.max_bytes)
+        self._shrink()
 
     def _n_known(self, tokens: list[int], n_exact: int, scope: str) -> int:
         """How many of the first tokens are in RAM, with the bits of a cold run where a stream has these."""
@@ -334,8 +304,15 @@ class Segments:
         if self.shelf:
             self.shelf.use({edge.file for edge in path if edge.file})
 
-    def _shrink(self, max_bytes: int) -> None:
-        while self.n_bytes > max_bytes:
+    def _room(self) -> int:
+        """Bytes that cells may take: at least half, as larger buffers are given back."""
+        if self.memory.n_buffer_bytes > self.max_bytes // 2:
+            self.memory.drop_buffers()
+        return self.max_bytes - self.memory.n_buffer_bytes
+
+    def _shrink(self) -> None:
+        n_most = self._room()
+        while self.n_bytes > n_most:
             edge, scope = self.in_ram.popitem(last=False)
             assert edge.cells
             if self.unwritten.pop(edge, None) is not None:
@@ -363,6 +340,8 @@ class Segments:
     def exchange(self, min_age: float = COLD_SECONDS, may_go_on: Callable[[], bool] = lambda: True) -> None:
         """Take what was read, and write what has been here for so many seconds, while `may_go_on`. To be called now and
         then."""
+        if self.max_bytes:
+            self._shrink()
         if not self.shelf:
             return
         self.results.extend(self.shelf.done())
@@ -448,7 +427,7 @@ class Segments:
         else:
             self._own(edges, cells)
             self._touch(edges[-1].path(), record.scope.removeprefix(self.shape))
-            self._shrink(self.max_bytes)
+            self._shrink()
 
     def _edges(self, id: bytes) -> list[Edge]:
         """Those whose cells a file holds, from the top down."""

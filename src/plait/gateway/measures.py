@@ -32,6 +32,7 @@ GAUGES = (
     Measure("plait_kv_cells", "Tokens whose KV the context holds.", lambda s: s.n_cells),
     Measure("plait_kv_cells_max", "Tokens whose KV the context could hold.", lambda s: s.n_cells_max),
     Measure("plait_cache_ram_bytes", "Kept in RAM of ended requests.", lambda s: s.cache_ram_bytes),
+    Measure("plait_cache_buffer_bytes", "RAM that states are moved through.", lambda s: s.cache_buffer_bytes),
     Measure("plait_cache_disk_bytes", "Kept on disk of ended requests.", lambda s: s.cache_disk_bytes),
 )
 COUNTERS = (

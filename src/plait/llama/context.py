@@ -213,6 +213,15 @@ class Context(Owner):
         """Cells that are taken; those that streams share count once."""
         return self._streams.n_held
 
+    @property
+    def n_buffer_bytes(self) -> int:
+        """What states are moved through takes so much memory besides the streams."""
+        return self._streams.n_buffer_bytes
+
+    def drop_buffers(self) -> None:
+        """Gives that memory back; the next state that is moved takes as much as it needs."""
+        self._streams.drop_buffers()
+
     def save(self, stream: int, start: int) -> Cells:
         """What a stream holds from token `start` on, outside of it. Without `can_cut`, `start` is 0."""
         return self._memory.save(stream, start)

@@ -196,6 +196,15 @@ class Streams(ABC):
         if not is_same:
             self.layout = None
 
+    @property
+    def n_buffer_bytes(self) -> int:
+        """Of the buffers that states pass through, used or not."""
+        return sum(len(state.buffer) for state in self._states)
+
+    def drop_buffers(self) -> None:
+        """The next state gets new ones."""
+        self._states = State(), State()
+
     def state_bytes(self, stream: int) -> int:
         """The size of a stream's state."""
         n_bytes: int = native.llama_state_seq_get_size(self._handle, self.native_id(stream))

@@ -191,6 +191,7 @@ class EngineThread(threading.Thread):
             cached_tokens_total=counts.cached_tokens,
             output_tokens_total=counts.output_tokens,
             cache_ram_bytes=self.engine.segments.n_bytes,
+            cache_buffer_bytes=self.engine.context.n_buffer_bytes,
             cache_disk_bytes=self.shelf.state.n_bytes if self.shelf else 0,
             requests_total=self.n_requests,
             cancelled_total=self.n_cancelled,

@@ -8,7 +8,8 @@ def check_segments(segments: Segments) -> None:
     """Bytes are counted, cells are those of their tokens, and nothing hangs on what is not there."""
     edges = [edge for tree in segments.trees.values() for edge in tree.root.below() if edge.parent]
     with_cells = [edge for edge in edges if edge.cells]
-    assert segments.n_bytes == sum(edge.cells.n_bytes for edge in with_cells if edge.cells) <= segments.max_bytes
+    assert segments.n_bytes == sum(edge.cells.n_bytes for edge in with_cells if edge.cells)
+    assert segments.n_bytes + segments.memory.n_buffer_bytes <= segments.max_bytes
     assert set(with_cells) == set(segments.in_ram)
     for edge in edges:
         path = edge.path()

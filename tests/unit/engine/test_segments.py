@@ -130,6 +130,33 @@ def test_what_was_not_used_for_longest_goes_first_and_a_shared_beginning_last() 
     assert bench.segments.find(words(200) + words(60, 4), "").n == 260
 
 
+def test_the_buffers_that_states_are_moved_through_take_of_the_same_room() -> None:
+    bench = Bench(max_bytes=4 * 500)
+    for seed in (1, 2, 3):
+        bench.ask(words(200, seed))
+    bench.context.n_buffer_bytes = 4 * 200
+    bench.engine.tidy()
+    assert bench.segments.n_bytes == 4 * 200
+    check_segments(bench.segments)
+
+
+def test_buffers_that_would_take_more_than_half_of_it_are_given_back() -> None:
+    bench = Bench(max_bytes=4 * 500)
+    for seed in (1, 2, 3):
+        bench.ask(words(200, seed))
+    bench.context.n_buffer_bytes = 4 * 251
+    bench.engine.tidy()
+    assert (bench.segments.n_bytes, bench.context.n_buffer_bytes) == (4 * 400, 0)
+
+
+def test_where_nothing_is_kept_they_stay() -> None:
+    bench = Bench(max_bytes=0)
+    bench.context.n_buffer_bytes = 1
+    bench.submit(words(200))
+    bench.run()
+    assert bench.context.n_buffer_bytes == 1
+
+
 def test_nobody_finds_what_is_of_another_scope() -> None:
     bench = Bench()
     bench.ask(words(200), scope="a")
