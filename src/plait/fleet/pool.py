@@ -188,7 +188,7 @@ class Pool:
             raise Unavailable(f"{self.plan.name} is being unloaded")
         workers = {n: replica.worker for n, replica in enumerate(self._replicas) if replica.worker}
         if not workers and self._state() != "restarting":
-            raise Unavailable(f"{self.plan.name} is not ready: {self._reason()}", retry_after=RETRY_SECONDS)
+            raise not_ready(self.served())
         return {n: worker for n, worker in workers.items() if not worker.client.died.is_set()}
 
     async def drain(self, seconds: float) -> None:
@@ -230,3 +230,8 @@ class Pool:
         state = self._state()
         reasons = (replica.reason for replica in self._replicas if replica.state == state)
         return "" if state == "ready" else next(reasons, "")
+
+
+def not_ready(served: Served) -> Unavailable:
+    """What is said to who asks a model that cannot answer, and will not soon."""
+    return Unavailable(f"{served.name} is not ready: {served.reason}", retry_after=RETRY_SECONDS)
