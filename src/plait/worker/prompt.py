@@ -8,7 +8,7 @@ from plait.engine.sequence import common_prefix
 from plait.errors import BadRequest, ContextOverflow
 from plait.llama.context import Context
 from plait.llama.model import Model
-from plait.protocol import ChatPrompt, Prompt, RawPrompt, Request, TokenPrompt, Verdict
+from plait.protocol import ChatPrompt, Prompt, RawPrompt, Request, TokenPrompt, Verdict, check_ids
 from plait.text.template import ChatTemplate, Segment
 
 
@@ -44,11 +44,11 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, template: ChatTemplate |
     What cannot fit `n_ctx` tokens, however it is tokenized, is refused before that takes seconds; so is what would take
     many of them.
     """
+    check_ids(prompt, tokenizer.n_vocab)
     match prompt:
         case TokenPrompt(tokens):
-            check_ids(tokens, tokenizer.n_vocab)
+            pass
         case RawPrompt(text, prefix):
-            check_ids(prefix, tokenizer.n_vocab)
             check_texts([text], tokenizer, n_ctx, "prompt")
             tokens = [*prefix, *tokenizer.tokenize(text, add_special=not prefix, parse_special=True)]
         case ChatPrompt(messages):
@@ -60,13 +60,6 @@ def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, template: ChatTemplate |
     if not tokens:
         raise BadRequest("the prompt is empty", param="prompt")
     return tokens
-
-
-def check_ids(tokens: Sequence[int], n_vocab: int) -> None:
-    """Raise `BadRequest` for what is no token of the vocabulary."""
-    for token in tokens:
-        if not 0 <= token < n_vocab:
-            raise BadRequest(f"there is no token {token}; ids end at {n_vocab - 1}", param="prompt")
 
 
 def check_texts(texts: Sequence[str], tokenizer: Tokenizer, n_ctx: int, param: str) -> None:
