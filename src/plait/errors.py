@@ -49,7 +49,7 @@ class BadRequest(PlaitError):
 
 
 class NotTokenizable(BadRequest):
-    """A text that libllama's tokenizer might not survive."""
+    """A text that libllama's tokenizer might not survive, or would take minutes for."""
 
     code = "prompt_not_tokenizable"
 

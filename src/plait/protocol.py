@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct, msgpack, structs
 
 from plait.config import Engine
+from plait.errors import BadRequest
 
 MAX_CHOICES = 256
 """The most continuations of one prompt, `n`: the number of sequence ids that libllama has."""
@@ -53,6 +54,15 @@ class ChatPrompt(Struct, frozen=True, tag="chat"):
 
 
 Prompt = RawPrompt | TokenPrompt | ChatPrompt
+
+
+def check_ids(prompt: Prompt, n_vocab: int) -> None:
+    """Raise `BadRequest` for ids that are no tokens of the vocabulary. Either side asks: the gateway's answer waits for
+    no worker, and a worker believes nobody."""
+    match prompt:
+        case TokenPrompt(ids) | RawPrompt(prefix=ids) if ids and not 0 <= min(ids) <= max(ids) < n_vocab:
+            token = next(id for id in ids if not 0 <= id < n_vocab)
+            raise BadRequest(f"there is no token {token}; ids end at {n_vocab - 1}", param="prompt")
 
 
 class Sampling(Struct, frozen=True, kw_only=True):

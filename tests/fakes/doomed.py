@@ -8,6 +8,7 @@ taken, and lets its worker live when there is none left.
 import asyncio
 import itertools
 import os
+import resource
 import signal
 import socket
 import sys
@@ -30,9 +31,9 @@ FOREVER = 0.0
 class Fate(Struct, frozen=True):
     """What happens to one worker, and when."""
 
-    when: Literal["loading", "reading", "writing", "resuming"]
+    when: Literal["loading", "reading", "writing", "resuming", "starving"]
     """loading: the model's file is mapped. reading: a part of a prompt is read. resuming: it has somebody else's stream
-    in its queue."""
+    in its queue. starving: from its start it may map `most_memory` bytes; nobody ends it but itself."""
     at: int = 0
     """Of writing: after so many tokens of all its streams."""
     signal: int = signal.SIGKILL
@@ -40,6 +41,7 @@ class Fate(Struct, frozen=True):
     """After which SIGCONT follows."""
     tells: float = 1.0
     """How much of the frame that brought it about still arrives."""
+    most_memory: int = 0
 
 
 def command(folder: Path, fates: Sequence[Fate]) -> tuple[str, ...]:
@@ -73,6 +75,8 @@ class Doom:
 
     def start(self, fd: int) -> None:
         self.process = Popen([sys.executable, "-P", "-m", "plait.worker", str(fd)], pass_fds=[fd])
+        if self.fate and self.fate.when == "starving":
+            resource.prlimit(self.process.pid, resource.RLIMIT_AS, (self.fate.most_memory,) * 2)
 
     async def obey(self, reader: asyncio.StreamReader) -> None:
         """Orders, until the gateway hangs up."""

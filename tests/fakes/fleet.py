@@ -103,6 +103,7 @@ class FakeFleet:
 
     async def load(self, source: str, name: str | None = None) -> Served:
         name = source if name is None else name
+        self.served = [one for one in self.served if one.name != name or not one.was_refused]
         if any(one.name == name for one in self.served):
             raise Conflict(f"{name} is served already")
         self.served.append(served(name))

@@ -1,14 +1,16 @@
 """B: texts, and what the tokenizer makes of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gguf
+import httpx2
 import pytest
 
 from plait.fleet.registry import resolve
-from plait.llama.model import MAX_RUN
+from plait.llama.pretokenizer import MAX_RUN
 from tests.inputs import spoilt
 from tests.inputs.asking import TALE, chat, complete, is_refused, n_prompt, post, send, streaming, text_of, workers
+from tests.native import models
 from tests.serving import Server, serving
 
 LETTERS = ["a", ".", " ", "\n", "字", "1", "'", "\u0301", "\t a"]
@@ -45,6 +47,27 @@ def test_b1_a_run_that_it_does_survive(recursive: Server) -> None:
     answer = post(recursive, prompt="a" * MAX_RUN + "\n" * MAX_RUN)
     assert answer.json()["error"]["code"] == "context_length_exceeded"
     assert workers(recursive) == before
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Another server, whose model's texts are cut by a regex that looks at all of a number from each of its digits."""
+    path = tmp_path_factory.mktemp("models") / "slow.gguf"
+    models.write_llama(path, pre="superbpe")
+    with serving("-m", str(path), "--threads", "1", "--slots", "1", "--ctx-size", "2048") as server:
+        yield server
+
+
+@pytest.mark.parametrize("send_run", [lambda server, run: post(server, prompt=run), chat])
+def test_b1_a_run_that_a_regex_would_take_minutes_for(
+    slow: Server, send_run: Callable[[Server, str], httpx2.Response]
+) -> None:
+    before = workers(slow)
+    answer = send_run(slow, "7" * 30_000)
+    assert is_refused(answer)
+    assert answer.json()["error"]["code"] == "prompt_not_tokenizable"
+    assert workers(slow) == before
+    complete(slow, prompt="7" * 300)
 
 
 HALVES = [

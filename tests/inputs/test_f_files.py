@@ -118,8 +118,15 @@ def test_f1_f3_what_only_a_worker_notices_is_not_tried_again(
     assert answer.status_code == 500
     assert answer.json()["error"]["code"] == "model_load_failed"
     assert reason in answer.json()["error"]["message"]
+    assert listed(server) == ("failed", answer.json()["error"]["message"])
     assert workers(server) == before
     assert server.is_ready
+
+
+def listed(server: Server) -> tuple[str, str]:
+    """How the operator is told of it, and why."""
+    (model,) = (each for each in server.get("/admin/models").json() if each["name"] == "spoilt")
+    return model["state"], model["reason"]
 
 
 def overwrite(path: Path) -> None:

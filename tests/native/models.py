@@ -68,11 +68,11 @@ def vocabulary() -> list[str]:
     return [*CONTROL_TEXTS, *byte_texts(), *(merge.replace(" ", "") for merge in MERGES)]
 
 
-def write_tokenizer(writer: Writer) -> None:
+def write_tokenizer(writer: Writer, pre: str = "gpt-2") -> None:
     tokens = vocabulary()
     types = [gguf.TokenType.CONTROL if token in CONTROL_TEXTS else gguf.TokenType.NORMAL for token in tokens]
     writer.gguf.add_tokenizer_model("gpt2")
-    writer.gguf.add_tokenizer_pre("gpt-2")
+    writer.gguf.add_tokenizer_pre(pre)
     writer.gguf.add_token_list(tokens)
     writer.gguf.add_token_types(types)
     writer.gguf.add_token_merges(MERGES)
@@ -90,9 +90,10 @@ def write_llama(
     is_causal: bool = True,
     has_tokenizer: bool = True,
     can_end: bool = True,
+    pre: str = "gpt-2",
 ) -> None:
     """Plain attention. `norm`: what the last layer is scaled with. `can_end=False`: control tokens have a logit of 0,
-    and there is always another one with a far greater one."""
+    and there is always another one with a far greater one. `pre`: what cuts texts into words."""
     writer = Writer(path, "llama")
     writer.gguf.add_block_count(N_LAYER)
     writer.gguf.add_feed_forward_length(N_FF)
@@ -102,7 +103,7 @@ def write_llama(
     writer.gguf.add_rope_dimension_count(N_EMBD // n_head)
     writer.gguf.add_causal_attention(is_causal)
     if has_tokenizer:
-        write_tokenizer(writer)
+        write_tokenizer(writer, pre)
     else:
         writer.gguf.add_tokenizer_model("none")
         writer.gguf.add_vocab_size(len(vocabulary()))

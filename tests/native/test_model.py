@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from plait.errors import BadRequest, ModelLoadFailed, NotTokenizable
 from plait.llama.context import Context
-from plait.llama.model import MAX_RUN, Model
+from plait.llama.model import Model
+from plait.llama.pretokenizer import MAX_RUN, SLOW
 from tests.native import models
 from tests.native.conftest import ENGINE
 
@@ -77,6 +78,21 @@ def test_a_text_that_a_regex_would_have_to_take_in_one_bite_is_refused(model: Mo
 def test_a_long_text_of_many_lines_is_not(model: Model) -> None:
     text = ("a" * RUN + "\n") * 2 + " " * (RUN - 1)
     assert spoken(model, model.tokenize(text, add_special=False, parse_special=False)) == text.encode()
+
+
+@pytest.mark.parametrize("pre", SLOW)
+def test_a_text_that_takes_too_long_to_be_cut_is_refused_before(tmp_path: Path, pre: str) -> None:
+    models.write_llama(tmp_path / "slow.gguf", pre=pre)
+    with Model(str(tmp_path / "slow.gguf"), ENGINE) as slow:
+        for text in ("7" * 1000, " " * 1000 + "7"):
+            slow.check_pace([text], "prompt")
+            assert spoken(slow, slow.tokenize(text, add_special=False, parse_special=False)) == text.encode()
+        with pytest.raises(NotTokenizable, match="in a row"):
+            slow.check_pace(["7" * 50_000, " " * 50_000 + "7"], "prompt")
+
+
+def test_where_it_is_cut_quickly_it_is_not(model: Model) -> None:
+    model.check_pace(["7" * 50_000, " " * 50_000 + "7"], "prompt")
 
 
 @pytest.mark.parametrize("text", ["", "x", "日本語", "qzqzqz"])

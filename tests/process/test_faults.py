@@ -1,7 +1,7 @@
 """Real engines that end, or stand still, at every moment of their lives; an offline check of what their clients heard.
 
-K1, K2, K3, K13 and K14 of the faults that a server of models should survive. `tests/fakes/doomed.py` brings them about
-at a moment that the worker's own words mark, so that nothing depends on how fast a machine is.
+K1, K2, K3, K4, K13 and K14 of the faults that a server of models should survive. `tests/fakes/doomed.py` brings them
+about at a moment that the worker's own words mark, so that nothing depends on how fast a machine is.
 """
 
 import asyncio
@@ -151,6 +151,14 @@ async def test_k3_stopped_for_ever(tmp_path: Path) -> None:
     async with doomed(tmp_path, Fate("writing", 23, signal.SIGSTOP), hang_seconds=3) as (pool, _):
         told = await history(pool, request())
         assert pool.tally.n_resumed >= 1
+        await check(pool, [request()], [told])
+
+
+async def test_k4_a_worker_that_gets_no_memory_is_one_death_and_the_next_goes_on(tmp_path: Path) -> None:
+    async with doomed(tmp_path, Fate("writing", 23), Fate("starving", most_memory=64 * 1024**2)) as (pool, _):
+        told = await history(pool, request())
+        assert (pool.served().state, pool.served().replicas[0].n_restarts) == ("ready", 2)
+        assert (tmp_path / "1 taken").exists()
         await check(pool, [request()], [told])
 
 

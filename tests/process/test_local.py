@@ -14,6 +14,7 @@ import pytest
 
 from plait.config import Config, Engine, Models, Server
 from plait.errors import Conflict, ModelChanged, ModelLoadFailed, ModelNotFound, OutOfMemory, Unavailable
+from plait.fleet.failures import MOST_REMEMBERED
 from plait.fleet.local import LocalFleet
 from plait.protocol import RawPrompt, Request, Text
 from tests.fakes.gguf_file import write_gguf
@@ -146,10 +147,73 @@ async def test_a_model_does_not_wait_for_ever_to_go(open_fleet: OpenFleet) -> No
                 await anext(running)
 
 
-async def test_a_model_that_does_not_load_is_not_listed(open_fleet: OpenFleet, tmp_path: Path) -> None:
+async def fail(fleet: LocalFleet, path: Path) -> None:
+    """Load what the worker refuses."""
+    with pytest.raises(ModelLoadFailed):
+        await fleet.load(str(write_gguf(path)))
+
+
+async def test_a_model_that_does_not_load_is_listed_last_with_the_reason(open_fleet: OpenFleet, tmp_path: Path) -> None:
     async with open_fleet("first") as fleet:
+        await fail(fleet, tmp_path / "bad.gguf")
+        await fleet.load(str(write_gguf(tmp_path / "second.gguf")))
+        assert [(model.name, model.state) for model in fleet.models()][2:] == [("bad", "failed")]
+        assert fleet.models()[2].reason == "bad.gguf is no model"
+        assert fleet.models()[2].path == str(tmp_path / "bad.gguf")
+        with pytest.raises(Unavailable, match=r"bad is not ready: bad\.gguf is no model") as caught:
+            await ask(fleet, "bad")
+        assert caught.value.retry_after
+        assert await ask(fleet, None) == "hello "
+
+
+async def test_a_model_that_did_not_load_is_listed_until_it_is_removed(open_fleet: OpenFleet, tmp_path: Path) -> None:
+    async with open_fleet("first") as fleet:
+        await fail(fleet, tmp_path / "bad.gguf")
+        await fleet.unload("bad")
+        assert [model.name for model in fleet.models()] == ["first"]
+        with pytest.raises(ModelNotFound):
+            await ask(fleet, "bad")
+        with pytest.raises(ModelNotFound):
+            await fleet.unload("bad")
+
+
+async def test_a_model_that_did_not_load_leaves_its_name_to_one_that_does(
+    open_fleet: OpenFleet, tmp_path: Path
+) -> None:
+    async with open_fleet("first") as fleet:
+        await fail(fleet, tmp_path / "bad.gguf")
+        await fleet.load(f"bad={write_gguf(tmp_path / 'good.gguf')}")
+        assert [(model.name, model.state) for model in fleet.models()] == [("first", "ready"), ("bad", "ready")]
+        assert await ask(fleet, "bad") == "hello "
+
+
+async def test_a_model_that_is_served_is_not_hidden_by_one_of_its_name_that_fails(
+    open_fleet: OpenFleet, tmp_path: Path
+) -> None:
+    async with open_fleet("first") as fleet:
+        with pytest.raises(Conflict):
+            await fleet.load(f"first={write_gguf(tmp_path / 'bad.gguf')}")
+        (tmp_path / "no.gguf").write_bytes(b"PK")
         with pytest.raises(ModelLoadFailed):
-            await fleet.load(str(write_gguf(tmp_path / "bad.gguf")))
+            await fleet.load(f"no={tmp_path / 'no.gguf'}")
+        assert [(model.name, model.state) for model in fleet.models()] == [("first", "ready"), ("no", "failed")]
+
+
+async def test_of_the_models_that_did_not_load_the_latest_are_listed(open_fleet: OpenFleet, tmp_path: Path) -> None:
+    path = tmp_path / "no.gguf"
+    path.write_bytes(b"PK")
+    async with open_fleet("first") as fleet:
+        for number in (*range(MOST_REMEMBERED + 2), 2):
+            with pytest.raises(ModelLoadFailed):
+                await fleet.load(f"{number}={path}")
+        names = [model.name for model in fleet.models()]
+    assert names == ["first", *map(str, range(3, MOST_REMEMBERED + 2)), "2"]
+
+
+async def test_what_is_not_there_has_not_failed(open_fleet: OpenFleet, tmp_path: Path) -> None:
+    async with open_fleet("first") as fleet:
+        with pytest.raises(ModelNotFound):
+            await fleet.load(f"second={tmp_path / 'nowhere.gguf'}")
         assert [model.name for model in fleet.models()] == ["first"]
 
 
@@ -202,7 +266,7 @@ async def test_memory_is_given_away_once(open_fleet: OpenFleet, tmp_path: Path) 
     async with open_fleet("first", memory_budget=200 * 1024**2) as fleet:
         with pytest.raises(OutOfMemory):
             await fleet.load(str(write_gguf(tmp_path / "second.gguf")))
-        assert [model.name for model in fleet.models()] == ["first"]
+        assert [(model.name, model.state) for model in fleet.models()] == [("first", "ready"), ("second", "failed")]
 
 
 async def test_who_comes_later_leaves_room_for_the_next(open_fleet: OpenFleet, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import json
 import os
+import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -169,6 +173,54 @@ def test_a_stream_that_goes_on_with_the_next_worker_is_kept_awake(
     with start() as server, httpx2.stream("POST", server.url + path, json=what | fields, timeout=20) as response:
         assert ": resuming" in response.iter_lines()
         assert response.status_code == 200
+
+
+def test_a_stream_that_cannot_go_on_ends_with_one_error_that_says_why(start: Start) -> None:
+    with start() as server, server.ask("crash") as response:
+        *said, last = [json.loads(line.removeprefix("data: ")) for line in lines_of(response)]
+        assert response.status_code == 200
+    assert "".join(each["choices"][0]["text"] for each in said) == "so "
+    assert last["error"]["code"] == "engine_crash"
+
+
+def files(process: subprocess.Popen[str]) -> int:
+    """How many it has open."""
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+def seconds_computed(process: subprocess.Popen[str]) -> float:
+    user, system = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_k7_a_crowd_for_which_there_are_no_files_hurts_nobody_else_and_costs_nothing(
+    start: Start, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    with start() as server, server.ask(f"gate {gate}") as response, ExitStack() as crowd:
+        lines, address = lines_of(response), urlsplit(server.url)
+        next(lines)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+        for _ in range(500):
+            crowd.enter_context(socket.create_connection((address.hostname, address.port), timeout=SECONDS))
+        until(lambda: files(server.process) >= 60)
+        before, now = seconds_computed(server.process), time.monotonic()
+        until(lambda: time.monotonic() > now + 2)
+        assert seconds_computed(server.process) - before < (time.monotonic() - now) / 2
+        gate.touch()
+        assert list(lines)[-1] == "data: [DONE]"
+        crowd.close()
+        until(lambda: server.status("/readyz") == 200)
+
+
+def test_k8_a_wall_clock_that_leaps_by_hours_ends_nothing(start: Start) -> None:
+    with start(leaps=True, deadline=SECONDS) as server, httpx2.Client(base_url=server.url, timeout=SECONDS) as http:
+        before = http.get("/admin/models").json()[0]["replicas"][0]["pid"]
+        for _ in range(10):
+            answer = http.post("/v1/completions", json={"prompt": "count", "max_tokens": 50})
+            assert (answer.status_code, http.get("/readyz").status_code) == (200, 200)
+        replica = http.get("/admin/models").json()[0]["replicas"][0]
+        assert (replica["pid"], replica["n_restarts"]) == (before, 0)
 
 
 def test_the_gateway_gives_way_to_its_workers(start: Start) -> None:

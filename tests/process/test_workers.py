@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from plait import wire
-from plait.errors import BodyTooLarge, ContextOverflow, ModelLoadFailed, Overloaded, Unavailable, WorkerDied
+from plait.errors import BadRequest, BodyTooLarge, ContextOverflow, ModelLoadFailed, Overloaded, Unavailable, WorkerDied
 from plait.fleet.journal import Journal
 from plait.fleet.pool import Pool
 from plait.fleet.process import Launcher, Worker
 from plait.fleet.quarantine import Quarantine
 from plait.fleet.supervisor import Supervisor
 from plait.metrics import Tally
-from plait.protocol import Answer, Done, RawPrompt, Request, Started, Stats, Text
+from plait.protocol import Answer, Done, Prompt, RawPrompt, Request, Started, Stats, Text, TokenPrompt
 from tests.fakes.worker import N_SLOTS, STEP_SECONDS
 from tests.process.conftest import OpenPool, order
 from tests.waiting import SECONDS, soon
@@ -103,6 +103,19 @@ async def test_who_asks_while_the_worker_restarts_waits_for_the_next(open_pool: 
         os.kill(pid(pool) or 0, signal.SIGKILL)
         await soon(lambda: pool.served().state == "restarting")
         assert await text(pool.generate(request("echo again"))) == "again "
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_ids_of_no_token_are_refused_whatever_the_worker_is_doing(
+    open_pool: OpenPool, number: signal.Signals
+) -> None:
+    prompts: list[Prompt] = [TokenPrompt([0, 3]), TokenPrompt([-1, 0]), RawPrompt("echo a", prefix=(2**40,))]
+    async with open_pool() as pool:
+        os.kill(pid(pool) or 0, number)
+        for prompt in prompts:
+            with pytest.raises(BadRequest, match=r"there is no token .*; ids end at 2"):
+                await anext(pool.generate(Request(prompt=prompt)))
+        assert pool.tally.outcomes == {"invalid_request": 3}
 
 
 async def test_too_many_requests_are_refused_at_once(open_pool: OpenPool) -> None:

@@ -134,7 +134,7 @@ async def load_model(fleet: Fleet, loading: Loading, http: HttpRequest) -> Respo
     if not body.model_path:
         return text("Error: Model path must be provided")
     async with loading.turn(body.model_name):
-        if any(served.name == body.model_name for served in fleet.models()):
+        if any(served.name == body.model_name and not served.was_refused for served in fleet.models()):
             return text(f"Warning: Model {body.model_name} already loaded")
         # An absolute path cannot be taken for a repository, or for the name of a model somewhere on this machine.
         await fleet.load(os.path.join(os.getcwd(), body.model_path), body.model_name)
@@ -172,4 +172,5 @@ async def greet(http: HttpRequest) -> Response:
 
 def loaded(fleet: Fleet) -> dict[str, Served]:
     """The models that requests may name."""
-    return {served.name: served for served in fleet.models() if served.state not in ("loading", "unloading")}
+    served = (each for each in fleet.models() if not each.was_refused)
+    return {each.name: each for each in served if each.state not in ("loading", "unloading")}

@@ -44,12 +44,18 @@ class Served(Struct, frozen=True, kw_only=True):
     tally: Tally = field(default_factory=Tally)
     """What its requests came to so far; the fleet's own, which goes on counting."""
 
+    @property
+    def was_refused(self) -> bool:
+        """Whether it could not be loaded: it has never been served, and another may be loaded under its name."""
+        return self.state == "failed" and not self.replicas
+
 
 class Fleet(Protocol):
     """What HTTP may ask of models. Every method raises `PlaitError`s only."""
 
     def models(self) -> list[Served]:
-        """All served models, in the order in which they were asked for; the first is the default."""
+        """All served models, in the order in which they were asked for, and then those that could not be loaded; the
+        first is the default."""
         ...
 
     def generate(self, model: str | None, request: Request) -> AsyncGenerator[Answer, None]:
@@ -69,12 +75,14 @@ class Fleet(Protocol):
 
         `name` is what requests call it, if that is not to follow from the source.
 
-        Raises `Conflict` when the name is taken, `OutOfMemory`, `ModelNotFound`, `ModelLoadFailed`.
+        Raises `Conflict` when the name is taken, `OutOfMemory`, `ModelNotFound`, `ModelLoadFailed`. What was found and
+        cannot be loaded is listed with the reason.
         """
         ...
 
     async def unload(self, name: str) -> None:
-        """Stop serving a model: new requests are refused, running ones finish within the drain time.
+        """Stop serving a model: new requests are refused, running ones finish within the drain time. Or no longer list
+        one that could not be loaded.
 
         Raises `ModelNotFound`, and `Conflict` while it is still loading.
         """

@@ -6,27 +6,32 @@ says; what it is called and where it lies, `registry` does.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from msgspec import structs
 
 from plait import gguf
 from plait.config import Config
 from plait.cores import n_cores
-from plait.errors import Conflict, ModelNotFound, Unavailable
+from plait.errors import Conflict, ModelNotFound, PlaitError, Unavailable
 from plait.fleet import budget, conversion, fingerprint, probes, registry
 from plait.fleet.base import Served
 from plait.fleet.budget import Fit
+from plait.fleet.failures import Failures
 from plait.fleet.fingerprint import Fingerprint
-from plait.fleet.pool import Plan, Pool
+from plait.fleet.pool import Plan, Pool, not_ready
 from plait.fleet.process import COMMAND, Launcher, Worker, load_seconds
 from plait.fleet.registry import Source
 from plait.metrics import Tally
 from plait.protocol import Answer, Load, Probed, ProbeKey, Request
 
 logger = logging.getLogger(__name__)
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 NEWCOMERS_SHARE = 0.5
 """Of the memory that is left, for a model that is loaded while others are served: the next may want to come, too."""
@@ -44,6 +49,8 @@ class LocalFleet:
         self._cache_ram = budget.cache_ram(config, max(1, len(config.models.model)))
         """Of each worker of those models that are served from the start."""
         self._pools: dict[str, Pool] = {}
+        self._failures = Failures()
+        """Of other names than the pools'."""
         self._probed: dict[ProbeKey, Probed] = {}
         """What workers measured since the start, whole or not: those that follow them do not measure again."""
         self._admission = asyncio.Lock()
@@ -64,7 +71,7 @@ class LocalFleet:
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     def models(self) -> list[Served]:
-        return [pool.served() for pool in self._pools.values()]
+        return [*(pool.served() for pool in self._pools.values()), *self._failures.served()]
 
     def generate(self, model: str | None, request: Request) -> AsyncGenerator[Answer, None]:
         return self._find(model).generate(request)
@@ -73,6 +80,8 @@ class LocalFleet:
         return await self._serve(source, NEWCOMERS_SHARE, name)
 
     async def unload(self, name: str) -> None:
+        if self._failures.forget(name):
+            return
         pool = self._find(name)
         if pool.is_loading:
             raise Conflict(f"{name} is still loading")
@@ -87,12 +96,21 @@ class LocalFleet:
     async def _serve(
         self, spelling: str, share: float, name: str | None = None, cache_ram: int | None = None
     ) -> Served:
-        """Find, weigh and start a model, which takes `share` of the memory that is left, or more if it has to.
-        `cache_ram` None: what its workers get for prefixes is a part of what is free then."""
-        source = await asyncio.get_running_loop().run_in_executor(self._resolver, self._find_file, spelling)
+        """Find and load a model; one that is there and cannot be loaded is listed with the reason."""
+        source = await self._apart(registry.resolve, spelling)
         if name is not None:
             source = structs.replace(source, name=name)
-        pool = await self._admit(source, share, cache_ram)
+        try:
+            return await self._load(source, share, cache_ram)
+        except PlaitError as error:
+            if source.name not in self._pools:
+                self._failures.remember(source, error)
+            raise
+
+    async def _load(self, source: Source, share: float, cache_ram: int | None) -> Served:
+        """Weigh and start a model, which takes `share` of the memory that is left, or more if it has to.
+        `cache_ram` None: what its workers get for prefixes is a part of what is free then."""
+        pool = await self._admit(await self._apart(self._converted, source), share, cache_ram)
         try:
             await pool.start()
         except BaseException:
@@ -100,14 +118,17 @@ class LocalFleet:
             raise
         return pool.served()
 
+    async def _apart(self, find: Callable[[Asked], Told], asked: Asked) -> Told:
+        """What `find` tells, which takes long: a model may have to be fetched, or converted."""
+        return await asyncio.get_running_loop().run_in_executor(self._resolver, find, asked)
+
     def _take_off(self, pool: Pool) -> None:
         """From the list, where another of the same name may stand by now."""
         if self._pools.get(pool.plan.name) is pool:
             del self._pools[pool.plan.name]
 
-    def _find_file(self, spelling: str) -> Source:
-        """Blocks: it may have to be fetched, or converted."""
-        source = registry.resolve(spelling)
+    def _converted(self, source: Source) -> Source:
+        """Blocks."""
         file = conversion.ready(source.path, self._config)
         return source if file == source.path else structs.replace(source, converted=file)
 
@@ -125,6 +146,7 @@ class LocalFleet:
                 promised = sum(pool.plan.cache_bytes for pool in self._pools.values())
                 cache_ram = budget.cache_ram(self._config, promised=promised)
             pool = self._pools[source.name] = self._pool(source, fit, digest, cache_ram)
+            self._failures.forget(source.name)
             return pool
 
     def _pool(self, source: Source, fit: Fit, digest: str, cache_ram: int) -> Pool:
@@ -185,10 +207,12 @@ class LocalFleet:
         )
 
     def _find(self, name: str | None) -> Pool:
+        for pool in self._pools.values():
+            if name in (None, pool.plan.name):
+                return pool
+        for failed in self._failures.served():
+            if name in (None, failed.name):
+                raise not_ready(failed)
         if not self._pools:
             raise ModelNotFound("no model is served", param="model")
-        if name is None:
-            return next(iter(self._pools.values()))
-        if name not in self._pools:
-            raise ModelNotFound(f"there is no model {name!r}; served are {', '.join(self._pools)}", param="model")
-        return self._pools[name]
+        raise ModelNotFound(f"there is no model {name!r}; served are {', '.join(self._pools)}", param="model")

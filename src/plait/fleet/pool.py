@@ -25,7 +25,7 @@ from plait.fleet.router import RoundRobin, Router
 from plait.fleet.supervisor import Supervisor
 from plait.fleet.turnstile import Turnstile, measure
 from plait.metrics import Tally
-from plait.protocol import Answer, Request, Resuming, Started
+from plait.protocol import Answer, Request, Resuming, Started, check_ids
 
 RETRY_SECONDS = 2
 """When a client may come back to a model that has no worker just now."""
@@ -72,6 +72,8 @@ class Pool:
         self.tally = Tally()
         self.is_loading = True
         """Until `start` has returned."""
+        self._n_vocab: int | None = None
+        """None until a worker has told it."""
         self._mapped = mapped
         self._minding: asyncio.Task[None] | None = None
         self._created = int(time.time())
@@ -121,6 +123,8 @@ class Pool:
         """The answer, counted."""
         outcome = "cancelled"
         try:
+            if self._n_vocab is not None:
+                check_ids(request.prompt, self._n_vocab)
             self._poison.refuse(request)
             with self._turnstile.place(measure(request.prompt), request.tenant) as place:
                 async with aclosing(self._attempts(Journal(seeded(request)))) as answers:
@@ -177,6 +181,8 @@ class Pool:
         """Who waits for a worker looks again, and who waits in the queue of one goes where there is room."""
         self._news.set()
         workers = [replica.worker for replica in self._replicas if replica.worker]
+        if workers:
+            self._n_vocab = workers[0].model.n_vocab
         clients = [worker.client for worker in workers if not worker.client.died.is_set()]
         n_free = sum(max(0, self.plan.n_slots - client.n_running) for client in clients)
         for client in clients:
@@ -188,7 +194,7 @@ class Pool:
             raise Unavailable(f"{self.plan.name} is being unloaded")
         workers = {n: replica.worker for n, replica in enumerate(self._replicas) if replica.worker}
         if not workers and self._state() != "restarting":
-            raise Unavailable(f"{self.plan.name} is not ready: {self._reason()}", retry_after=RETRY_SECONDS)
+            raise not_ready(self.served())
         return {n: worker for n, worker in workers.items() if not worker.client.died.is_set()}
 
     async def drain(self, seconds: float) -> None:
@@ -230,3 +236,8 @@ class Pool:
         state = self._state()
         reasons = (replica.reason for replica in self._replicas if replica.state == state)
         return "" if state == "ready" else next(reasons, "")
+
+
+def not_ready(served: Served) -> Unavailable:
+    """What is said to who asks a model that cannot answer, and will not soon."""
+    return Unavailable(f"{served.name} is not ready: {served.reason}", retry_after=RETRY_SECONDS)

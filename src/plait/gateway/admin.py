@@ -69,10 +69,10 @@ async def ready(fleet: Fleet, traffic: Traffic, request: Request) -> Response:
 
 
 def _reasons(fleet: Fleet, traffic: Traffic) -> Iterator[str]:
-    """Why not."""
+    """Why not. Nobody relies on a model that could not be loaded: it has never been served."""
     if traffic.is_draining:
         yield "the server is shutting down"
-    models = fleet.models()
+    models = [model for model in fleet.models() if not model.was_refused]
     if not models:
         yield "no model is served"
     for model in models:
@@ -144,7 +144,7 @@ async def load_model(fleet: Fleet, request: Request) -> Response:
 
 
 async def unload_model(fleet: Fleet, request: Request) -> Response:
-    """`DELETE /admin/models/NAME`: answers when the model is gone."""
+    """`DELETE /admin/models/NAME`: answers when the model is gone, from the list if it was never loaded."""
     await fleet.unload(request.path_params["name"])
     return Response(status_code=204)
 

@@ -6,27 +6,19 @@ loaded it does not change, so any thread may ask it. It knows nothing of sequenc
 
 import ctypes
 import os
-import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import structs
 
 from plait import config, gguf
-from plait.errors import BadRequest, ModelLoadFailed, NotTokenizable
-from plait.llama import adapters, lib
+from plait.errors import BadRequest, ModelLoadFailed
+from plait.llama import adapters, lib, pretokenizer
 from plait.llama.lib import SamplerPointer, native
 from plait.llama.owning import Owner
 
 MAX_TEXT_BYTES = 2**31 - 1
 """libllama counts a text's bytes and its tokens in 32 bits."""
-
-MAX_RUN = 400_000
-"""Characters of a line, or of white space. Many vocabularies cut text with `std::regex`, which takes 330 bytes of stack
-for each character of a match: no match holds a line break before its trailing white space, so none needs half of the
-512 MiB that the worker's tokenizer has."""
-
-_TOO_LONG_RUN = re.compile(rf"(?<![^\n])[^\n]{{{MAX_RUN + 1}}}|(?<!\s)\s{{{MAX_RUN + 1}}}")
 
 _LOAD_MODES = {(False, False): 0, (True, False): -1, (False, True): 2, (True, True): 3}
 """libllama's number for (mmap, mlock). -1 maps the file unless a device in use cannot read from a mapping."""
@@ -88,8 +80,8 @@ class Model(Owner):
         """The tokens of `text`. `add_special`: with the model's own beginning and end; `parse_special`: control
         tokens written in the text are control tokens. Raises `BadRequest` for what libllama cannot count or survive."""
         data = _encode(text)
-        if self.is_cut_by_regex and _TOO_LONG_RUN.search(text):
-            raise NotTokenizable(f"more than {MAX_RUN} characters without a line break, or of nothing but white space")
+        if self.is_cut_by_regex:
+            pretokenizer.check_depth(text)
         n_most = len(data)  # a token a byte: enough, but for what is put around the text
         while True:
             tokens = (ctypes.c_int32 * n_most)()
@@ -99,6 +91,12 @@ class Model(Owner):
             if n < -MAX_TEXT_BYTES:
                 raise BadRequest("the text has more than 2**31 tokens")
             n_most = -n
+
+    def check_pace(self, texts: Sequence[str], param: str) -> None:
+        """Raise `NotTokenizable` for a prompt of these texts if it takes libllama too long to cut them into words."""
+        slow = pretokenizer.SLOW.get(self.metadata("tokenizer.ggml.pre") or "")
+        if self.is_cut_by_regex and slow:
+            pretokenizer.check_pace(texts, slow, param)
 
     def metadata(self, key: str) -> str | None:
         """What the file says under `key`, as text; None when it says nothing. Lists are not kept."""

@@ -8,7 +8,7 @@ from plait.engine.sequence import common_prefix
 from plait.errors import BadRequest, ContextOverflow
 from plait.llama.context import Context
 from plait.llama.model import Model
-from plait.protocol import ChatPrompt, Prompt, RawPrompt, Request, TokenPrompt, Verdict
+from plait.protocol import ChatPrompt, Prompt, RawPrompt, Request, TokenPrompt, Verdict, check_ids
 from plait.text.template import ChatTemplate, Segment
 
 
@@ -31,6 +31,8 @@ class Tokenizer(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
 
+    def check_pace(self, texts: Sequence[str], param: str) -> None: ...
+
 
 SLACK = 4
 """A normalizer may make a text shorter, but not by so much."""
@@ -39,31 +41,31 @@ SLACK = 4
 def prompt_tokens(prompt: Prompt, tokenizer: Tokenizer, template: ChatTemplate | None, n_ctx: int) -> list[int]:
     """The ids that a prompt stands for, never empty. Raises `BadRequest`.
 
-    What cannot fit `n_ctx` tokens, however it is tokenized, is refused before that takes seconds.
+    What cannot fit `n_ctx` tokens, however it is tokenized, is refused before that takes seconds; so is what would take
+    many of them.
     """
+    check_ids(prompt, tokenizer.n_vocab)
     match prompt:
         case TokenPrompt(tokens):
-            check_ids(tokens, tokenizer.n_vocab)
+            pass
         case RawPrompt(text, prefix):
-            check_ids(prefix, tokenizer.n_vocab)
-            check_length([text], tokenizer, n_ctx, "prompt")
+            check_texts([text], tokenizer, n_ctx, "prompt")
             tokens = [*prefix, *tokenizer.tokenize(text, add_special=not prefix, parse_special=True)]
         case ChatPrompt(messages):
             if template is None:
                 raise BadRequest("this model has no chat template; use completions", param="messages")
             segments = template.render(messages)
-            check_length([text for text, _ in segments], tokenizer, n_ctx, "messages")
+            check_texts([text for text, _ in segments], tokenizer, n_ctx, "messages")
             tokens = chat_tokens(segments, tokenizer)
     if not tokens:
         raise BadRequest("the prompt is empty", param="prompt")
     return tokens
 
 
-def check_ids(tokens: Sequence[int], n_vocab: int) -> None:
-    """Raise `BadRequest` for what is no token of the vocabulary."""
-    for token in tokens:
-        if not 0 <= token < n_vocab:
-            raise BadRequest(f"there is no token {token}; ids end at {n_vocab - 1}", param="prompt")
+def check_texts(texts: Sequence[str], tokenizer: Tokenizer, n_ctx: int, param: str) -> None:
+    """Raise `BadRequest` for what is not worth to be tokenized, or would keep others waiting for that."""
+    check_length(texts, tokenizer, n_ctx, param)
+    tokenizer.check_pace(texts, param)
 
 
 def check_length(texts: Sequence[str], tokenizer: Tokenizer, n_ctx: int, param: str) -> None:

@@ -59,6 +59,17 @@ async def test_a_model_that_comes_or_goes_is_not_loaded(state: str) -> None:
         assert again.text == "Warning: Model demo already loaded"
 
 
+async def test_a_model_that_could_not_be_loaded_is_not_loaded_and_may_be_loaded_again() -> None:
+    fleet = FakeFleet(names=("other", "demo"))
+    fleet.served[1] = structs.replace(fleet.served[1], state="failed", reason="not a GGUF file")
+    async with client(fleet) as http:
+        assert (await http.get("/status")).json() == {"Message": "other"}
+        assert (await http.post("/completions", json=FIELDS)).text.startswith("Error: Model demo not loaded.")
+        again = await http.post("/load_model", json={"model_name": "demo", "model_path": "x"})
+        assert again.json() == {"Message": "demo Model loaded"}
+        assert (await http.get("/status")).json() == {"Message": "other\ndemo"}
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 async def test_any_text_is_a_name(name: str) -> None:
     fleet = FakeFleet(names=())

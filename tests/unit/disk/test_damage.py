@@ -189,6 +189,18 @@ def test_a_folder_that_cannot_be_made_serves_nothing(tmp_path: Path, said: pytes
     assert "folder cannot be used" in said.text
 
 
+@pytest.mark.parametrize("has_index", [True, False])
+def test_what_was_written_for_another_model_is_never_served(whole: Path, tmp_path: Path, has_index: bool) -> None:
+    """Its records have the ids that ours would have, and are whole: only the folder's name tells."""
+    ours = shutil.copytree(whole, tmp_path / "4567")
+    if not has_index:
+        for path in ours.glob("index*"):
+            path.unlink()
+    assert served(ours) == {}
+    assert write(ours, ROOT) == [Written(ROOT)]
+    assert served(ours) == {ROOT.id: payload(ROOT.id)}
+
+
 def test_what_is_not_ours_stays(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     (folder / f"{'0' * 32}.kv.orig").write_text("mine, too")

@@ -61,6 +61,7 @@ async def test_alive_is_alive() -> None:
         [model(replica(age=60.0), replica())],
         [model(replica(age=14.0, n_running=1))],
         [model(replica()), model(state="unloading")],
+        [model(replica()), model(state="failed", reason="no GGUF file")],
     ],
 )
 async def test_a_server_is_ready_when_each_model_has_an_engine_with_a_pulse(models: list[Served]) -> None:
@@ -79,6 +80,8 @@ async def test_a_server_is_ready_when_each_model_has_an_engine_with_a_pulse(mode
         ([model(replica(age=15.0, n_running=1))], "no engine has spoken"),
         ([model(replica(age=None))], "no engine has spoken"),
         ([model(replica()), model(replica(age=9.0))], "no engine has spoken"),
+        ([model(replica("failed"), state="failed", reason="five deaths")], "demo is failed: five deaths"),
+        ([model(state="failed", reason="no GGUF file")], "no model is served"),
     ],
 )
 async def test_a_server_that_is_not_ready_says_why(models: list[Served], reason: str) -> None:
@@ -101,6 +104,15 @@ async def test_models_come_and_go() -> None:
         assert [one["name"] for one in (await http.get("/admin/models")).json()] == ["demo", "second"]
         assert (await http.delete("/admin/models/demo")).status_code == 204
         assert [one["name"] for one in (await http.get("/admin/models")).json()] == ["second"]
+
+
+async def test_a_model_that_could_not_be_loaded_is_shown_with_the_reason() -> None:
+    async with gateway(fleet=fleet_of(model(replica()), model(state="failed", reason="no GGUF file"))) as http:
+        shown = (await http.get("/admin/models")).json()[1]
+        listed = (await http.get("/v1/models")).json()["data"][1]
+        assert (await http.get("/metrics")).status_code == 200
+    assert (shown["state"], shown["reason"], shown["replicas"]) == ("failed", "no GGUF file", [])
+    assert listed["status"] == {"value": "failed", "reason": "no GGUF file"}
 
 
 async def test_a_server_that_prepares_is_not_ready() -> None:

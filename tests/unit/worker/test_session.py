@@ -1,5 +1,6 @@
 """Prompts to token ids, and a choice's tokens to events."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -38,6 +39,9 @@ class Letters:
         if parse_special:
             text = text.replace("<x>", chr(CONTROL))
         return [BEGIN] * add_special + [ord(letter) for letter in text]
+
+    def check_pace(self, texts: Sequence[str], param: str) -> None:
+        pass
 
 
 def template(source: str) -> ChatTemplate:
