@@ -21,6 +21,9 @@ from plait.llama.cells import Cells, Layout, UnknownLayout, page_borders
 from plait.llama.lib import native
 from plait.llama.pool import Pool
 
+NOWHERE = -1
+"""No stream."""
+
 _BYTE_POINTER = ctypes.POINTER(ctypes.c_uint8)
 
 
@@ -60,6 +63,8 @@ class Streams(ABC):
         self._can_trim = can_trim
         self._held = [0] * n_slots
         self._states = State(), State()
+        self._copied = NOWHERE
+        """The stream whose state is in the first of these, and has not changed since."""
         self.layout: Layout | None = None
         """How states are cut and joined; None: they are saved and restored whole."""
 
@@ -147,7 +152,7 @@ class Streams(ABC):
         n = self.held(stream)
         if not 0 <= start < n or (start and not self.layout):
             raise ValueError(f"there is nothing to save of stream {stream} from token {start} on; it holds {n}")
-        state = self._save(stream, self._states[0])
+        state = self._save(stream, self._buffer())
         if self.layout is None:
             return Cells(None, 0, n, (state.data.copy(),))
         return self.layout.cut(state.data, n, start, n)
@@ -159,7 +164,7 @@ class Streams(ABC):
         n = sum(part.n_tokens for part in parts)
         if not 0 < n <= self._n_ctx:
             raise ValueError(f"{n} tokens for stream {stream}, which has room for 1 to {self._n_ctx}")
-        state = self._states[0]
+        state = self._buffer()
         if self.layout is None:
             (whole,) = parts
             state.reserve(whole.n_bytes)
@@ -185,12 +190,12 @@ class Streams(ABC):
         saved whole. Tried out: what is cut in two and joined again must be what libllama writes of it."""
         if not self._can_trim:
             return
-        n, before = self.held(stream), self._save(stream, self._states[0]).data.copy()
+        n, before = self.held(stream), self._save(stream, self._buffer()).data.copy()
         try:
             self.layout = Layout.learn(before)
             upper, lower = self.save(stream, 0).split(n // 2)
             self.restore(stream, [upper, lower])
-            is_same = np.array_equal(self._save(stream, self._states[0]).data, before)
+            is_same = np.array_equal(self._save(stream, self._buffer()).data, before)
         except (UnknownLayout, StateRefused):
             is_same = False
         if not is_same:
@@ -203,7 +208,7 @@ class Streams(ABC):
 
     def drop_buffers(self) -> None:
         """The next state gets new ones."""
-        self._states = State(), State()
+        self._states, self._copied = (State(), State()), NOWHERE
 
     def state_bytes(self, stream: int) -> int:
         """The size of a stream's state."""
@@ -212,6 +217,13 @@ class Streams(ABC):
 
     def _hold(self, stream: int, n: int) -> None:
         self._held[stream] = n
+        if stream == self._copied:
+            self._copied = NOWHERE
+
+    def _buffer(self) -> State:
+        """The first buffer, for another state than it holds."""
+        self._copied = NOWHERE
+        return self._states[0]
 
     def _check_kept(self, stream: int, n: int) -> None:
         held = self.held(stream)
@@ -268,14 +280,17 @@ class SplitStreams(Streams):
         self.held(dst)
         self._check_kept(src, n)
         if src != dst and n > 0:
-            self._load(dst, self._first(self._save(src, self._states[0]), n))
+            if src != self._copied:
+                self._save(src, self._buffer())
+            self._load(dst, self._first(self._states[0], n))
+            self._copied = src
         self.trim(dst, n)
 
     def swap(self, a: int, b: int) -> None:
         self.held(a)
         if self.held(b) == 0 == self.held(a) or a == b:
             return
-        state_a, state_b = self._save(a, self._states[0]), self._save(b, self._states[1])
+        state_a, state_b = self._save(a, self._buffer()), self._save(b, self._states[1])
         self._load(b, state_a)
         self._load(a, state_b)
 
