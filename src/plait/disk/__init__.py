@@ -7,7 +7,7 @@ payload means, and which tokens are worth keeping.
 from plait.disk.folders import Folder, clear, default_dir, folders, n_bytes
 from plait.disk.keeper import State
 from plait.disk.pins import Wish
-from plait.disk.record import Record, address, folder_key
+from plait.disk.record import Record, address, folder_key, tenant
 from plait.disk.results import Lost, Read, Result, Why, Written
 from plait.disk.shelf import Shelf
 
@@ -28,4 +28,5 @@ __all__ = [
     "folder_key",
     "folders",
     "n_bytes",
+    "tenant",
 ]

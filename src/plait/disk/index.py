@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from plait.disk.pins import Pin
-from plait.disk.record import FORMAT
+from plait.disk.record import FORMAT, tenant
 from plait.disk.segment import Sealed
 
 FILE = "index.sqlite"
@@ -74,6 +74,7 @@ class Index:
         self.db = sqlite3.connect(
             path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+        self.db.create_function("tenant", 1, tenant, deterministic=True)
         try:
             with _reading():
                 self._patiently(name)
@@ -130,12 +131,13 @@ class Index:
         return n_files, n_bytes
 
     def oldest_leaf(self, spared: Sequence[bytes]) -> tuple[bytes, int] | None:
-        """Of those on which nothing hangs, the least recently used that is neither spared nor pinned, and its
-        bytes."""
+        """Of those on which nothing hangs, and that are neither spared nor pinned, the least recently used of the
+        tenant that has the most bytes; where that has none, of all. And its bytes."""
         marks = ", ".join("?" * len(spared))
         found: tuple[bytes, int] | None = self.db.execute(
             f"SELECT id, n_bytes FROM segments AS leaf WHERE id NOT IN ({marks}) AND id NOT IN (SELECT id FROM pins)"
-            " AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = leaf.id) ORDER BY used LIMIT 1",
+            " AND NOT EXISTS (SELECT 1 FROM segments WHERE parent = leaf.id) ORDER BY tenant(scope) ="
+            " (SELECT tenant(scope) FROM segments GROUP BY 1 ORDER BY SUM(n_bytes) DESC LIMIT 1) DESC, used LIMIT 1",
             spared,
         ).fetchone()
         return found

@@ -61,6 +61,11 @@ class Record(Struct, frozen=True):
         return (self.id, self.scope, self.start, self.tokens) == (other.id, other.scope, other.start, other.tokens)
 
 
+def tenant(scope: str) -> str:
+    """Whose the records of a scope are. A tenant has one for each set of adapters, and each shape of whole states."""
+    return scope.rpartition("\n")[2].partition(" ")[0]
+
+
 def address(scope: str, tokens: Iterable[int], start: int) -> bytes:
     """The id of the range that begins at `start` and ends with the last of `tokens`, which are all from position 0."""
     hashed = hashlib.sha256(msgspec.msgpack.encode((FORMAT, scope, start)))

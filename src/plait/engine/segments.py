@@ -2,13 +2,13 @@
 
 `Segments` belongs to the engine's thread. It owns one tree a scope and the cells in them (RAM), counts their bytes, and
 gives what RAM has no room for to a `Shelf` (disk), from which it comes back before a request starts. What is in RAM is
-always all that lies above it, too: what was not used for the longest time and has nothing in RAM below it goes first.
+always all that lies above it, too: what goes first, says `residents`, and nothing in RAM is below it.
 """
 
 import logging
 import time
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from plait.disk import Lost, Read, Record, Result, Why, Wish, Written, address
 from plait.engine.radix import Cells, Edge, Step, Tree, prune
+from plait.engine.residents import Residents
 from plait.engine.sequence import whole_blocks
 from plait.engine.shelf import Shelf
 from plait.errors import GenerationFailed
@@ -132,9 +133,7 @@ class Segments:
         self.shape = f"{shape}\n" if (shape := memory.state_shape) else ""
         """What the scopes of our files begin with; others' states would not go into this context."""
         self.trees: dict[str, Tree] = {}
-        self.in_ram: OrderedDict[Edge, str] = OrderedDict()
-        """Edges with cells and their scopes, those that were not used for the longest time first; children before
-        their parents."""
+        self.in_ram = Residents()
         self.unwritten: dict[Edge, float] = {}
         """Edges whose cells are in no file, and since when."""
         self.files: dict[bytes, File] = {}
@@ -145,8 +144,6 @@ class Segments:
         self.resume_at = 0.0
         """When the disk may be given something to write again."""
         self.fetches: list[Fetch] = []
-        self.n_bytes = 0
-        """Of cells."""
         for record in self.shelf.records() if self.shelf else ():
             self._list(record)
 
@@ -224,10 +221,10 @@ class Segments:
         for edge in edges:
             part = _part(n_exact, edge)
             if self.keeps_exact and tree.can_cut and part > edge.n_exact:
-                self._empty(edge)
+                self._empty(edge, scope)
             if not edge.cells:
                 edge.n_exact = min(part, edge.n_exact) if edge.file else part  # its cells may come from either
-        self._own(edges, cells)
+        self._own(edges, cells, scope)
         self._touch(path, scope)
         self._shrink()
 
@@ -242,11 +239,11 @@ class Segments:
 
         return sum(step.n for step in takewhile(is_as_good, self.trees[scope].walk(tokens)))
 
-    def _empty(self, edge: Edge) -> None:
+    def _empty(self, edge: Edge, scope: str) -> None:
         """Forget an edge's cells and their file, for better ones. What the file holds of others is written anew, if it
         is in RAM."""
         if edge.cells:
-            self.n_bytes -= edge.cells.n_bytes
+            self.in_ram.count(-edge.cells.n_bytes, scope)
             edge.cells = None
         if edge.file:
             self._remove(edge.file)
@@ -258,7 +255,6 @@ class Segments:
         if edge.file:
             self._remove(edge.file)
         if edge.cells:
-            del self.in_ram[edge]
             self.unwritten.pop(edge, None)
             self._drop(edge)
 
@@ -273,17 +269,16 @@ class Segments:
         for fetch in self.fetches:
             fetch.ids.clear()
         self.trees.clear()
-        self.in_ram.clear()
+        self.in_ram = Residents()
         self.unwritten.clear()
         self.files.clear()
         self.writing.clear()
         self.fetches.clear()
         self.results.clear()
-        self.n_bytes = 0
         if self.shelf:
             self.shelf.clear()
 
-    def _own(self, edges: Sequence[Edge], cells: Cells) -> None:
+    def _own(self, edges: Sequence[Edge], cells: Cells, scope: str) -> None:
         """Give `cells`, which are those of `edges` one after the other, to those of them that have none."""
         for edge in edges:
             own = cells
@@ -291,7 +286,7 @@ class Segments:
                 own, cells = cells.split(len(edge.tokens))
             if not edge.cells:
                 edge.cells = own
-                self.n_bytes += own.n_bytes
+                self.in_ram.count(own.n_bytes, scope)
                 if self.shelf and not edge.file:
                     self.unwritten[edge] = self.clock()
 
@@ -299,8 +294,7 @@ class Segments:
         """A path was used just now; those at its end first, so that whatever goes first has nothing below it."""
         for edge in reversed(path):
             if edge.cells:
-                self.in_ram[edge] = scope
-                self.in_ram.move_to_end(edge)
+                self.in_ram.touch(edge, scope)
         if self.shelf:
             self.shelf.use({edge.file for edge in path if edge.file})
 
@@ -313,17 +307,21 @@ class Segments:
     def _shrink(self) -> None:
         n_most = self._room()
         while self.n_bytes > n_most:
-            edge, scope = self.in_ram.popitem(last=False)
-            assert edge.cells
+            edge = self.in_ram.first()
             if self.unwritten.pop(edge, None) is not None:
-                self._write(edge, scope)
+                self._write(edge, self.in_ram.scope(edge))
             self._drop(edge)
 
     def _drop(self, edge: Edge) -> None:
         assert edge.cells
-        self.n_bytes -= edge.cells.n_bytes
+        self.in_ram.count(-edge.cells.n_bytes, self.in_ram.remove(edge))
         edge.cells = None
         prune(edge)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of cells."""
+        return self.in_ram.n_bytes
 
     @property
     def n_unwritten_bytes(self) -> int:
@@ -356,7 +354,7 @@ class Segments:
                     self._forget(ids, why)
         before = self.clock() - min_age
         while self.unwritten and may_go_on() and (oldest := next(iter(self.unwritten.items())))[1] <= before:
-            if not self._write(oldest[0], self.in_ram[oldest[0]]):
+            if not self._write(oldest[0], self.in_ram.scope(oldest[0])):
                 break
 
     def _write(self, edge: Edge, scope: str) -> bool:
@@ -425,8 +423,9 @@ class Segments:
             log.warning("the prefix cache: %s", error)
             self._remove(record.id)
         else:
-            self._own(edges, cells)
-            self._touch(edges[-1].path(), record.scope.removeprefix(self.shape))
+            scope = record.scope.removeprefix(self.shape)
+            self._own(edges, cells, scope)
+            self._touch(edges[-1].path(), scope)
             self._shrink()
 
     def _edges(self, id: bytes) -> list[Edge]:

@@ -115,6 +115,13 @@ def test_the_least_recently_used_leaf_goes_first(folder: Path) -> None:
     assert files(folder) == {ROOT.id, COUSIN.id, other.id}
 
 
+@pytest.mark.parametrize("adapters", ["", " (0.5,)"])
+def test_g4_who_has_the_most_goes_first_whoever_came_first(folder: Path, adapters: str) -> None:
+    first, *flood = record([1], scope="a"), *(record([i], scope="b" + adapters * (i % 2)) for i in range(2, 9))
+    write(folder, first, *flood, max_bytes=3 * SIZE)
+    assert files(folder) == {first.id, flood[-2].id, flood[-1].id}
+
+
 def test_what_is_read_is_used(folder: Path) -> None:
     write(folder, ROOT, COUSIN, CHILD)
     opened = shelf(folder)

@@ -157,6 +157,22 @@ def test_where_nothing_is_kept_they_stay() -> None:
     assert bench.context.n_buffer_bytes == 1
 
 
+@pytest.mark.parametrize("adapters", ["", " ({},)"])
+def test_g4_a_tenants_flood_leaves_another_its_share(adapters: str) -> None:
+    bench = Bench(max_bytes=4 * 1000)
+    bench.ask(words(400), scope="a")
+    for seed in range(2, 12):
+        bench.ask(words(300, seed), scope="b" + adapters.format(seed))
+    assert bench.segments.find(words(400), "a").n == 400
+
+
+def test_a_tenant_that_is_alone_has_all_of_the_cache() -> None:
+    bench = Bench(max_bytes=4 * 1000)
+    for seed in range(1, 12):
+        bench.ask(words(300, seed), scope="b")
+    assert bench.segments.n_bytes == 4 * 900
+
+
 def test_nobody_finds_what_is_of_another_scope() -> None:
     bench = Bench()
     bench.ask(words(200), scope="a")
