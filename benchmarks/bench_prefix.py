@@ -213,7 +213,7 @@ def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks prefix", description=__doc__)
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"one of {', '.join(FIGURES)}; all by default")
     parser.add_argument("--model", help="a GGUF file instead of the random model")
-    parser.add_argument("--threads", type=int, default=0, help="of the engines; 0: all cores, if they are free")
+    parser.add_argument("--threads", type=int, default=0, help="of the engines; 0: all cores; beside other work, 1")
     parser.add_argument("--minutes", type=float, default=8.0, help="no figure is begun later than that")
     options = parser.parse_args()
     if unknown := set(options.figures) - set(FIGURES):
