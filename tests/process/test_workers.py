@@ -17,6 +17,7 @@ from plait.fleet.pool import Pool
 from plait.fleet.process import Launcher, Worker
 from plait.fleet.quarantine import Quarantine
 from plait.fleet.supervisor import Supervisor
+from plait.fleet.watch import watch
 from plait.metrics import Tally
 from plait.protocol import Answer, Done, Prompt, RawPrompt, Request, Started, Stats, Text, TokenPrompt
 from tests.fakes.worker import N_SLOTS, STEP_SECONDS
@@ -260,6 +261,22 @@ async def test_a_worker_that_is_told_to_stop_while_it_starts_is_stopped(launcher
     with pytest.raises(Unavailable, match="it is to end"):
         await starting
     assert (children(), replica.state) == (before, "unloading")
+
+
+@pytest.mark.parametrize("n_turns", range(4))
+async def test_who_is_told_to_stop_while_a_worker_dies_stops(launcher: Launcher, n_turns: int) -> None:
+    """However many turns of the event loop it is since the death."""
+    worker = await Worker.start(launcher, order("good"), Tally())
+    watching = asyncio.create_task(watch(worker, 30))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    worker.client.close("it is to die")
+    for _ in range(n_turns):
+        await asyncio.sleep(0)
+    is_cancelled = watching.cancel()
+    await asyncio.wait([watching])
+    assert watching.cancelled() == is_cancelled
+    await worker.wait()
 
 
 async def test_a_request_that_no_frame_carries_is_refused_and_hurts_nobody(open_pool: OpenPool) -> None:

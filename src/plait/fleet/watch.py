@@ -19,7 +19,9 @@ async def watch(worker: Worker, hang_seconds: float) -> str:
     """Returns when a worker is dead; if it hung, it was helped, and the return says so."""
     while True:
         try:
-            await asyncio.wait_for(worker.client.died.wait(), hang_seconds / 3)
+            # Not `wait_for`: in Python 3.11 that forgets a cancel that comes just as the worker dies.
+            async with asyncio.timeout(hang_seconds / 3):
+                await worker.client.died.wait()
         except TimeoutError:
             silence = worker.client.silence()
             if silence is not None and silence > patience(worker.client, hang_seconds):
