@@ -1,11 +1,19 @@
-"""`python -m benchmarks NAME [arguments]`; without a name, the names. `all` is what `make bench` runs."""
+"""`python -m benchmarks NAME [arguments]`; without a name, the names. `all` is what `make bench` runs; `--help` behind a
+name says what that does."""
 
+import ast
 import pkgutil
 import runpy
 import sys
+from pathlib import Path
 
 import benchmarks
 from benchmarks.workloads import WORKLOADS
+
+
+def speaks_for_itself(source: str) -> bool:
+    """It has a parser of its own, which knows `--help`."""
+    return "import argparse" in source
 
 
 def main() -> None:
@@ -16,6 +24,10 @@ def main() -> None:
         sys.argv[0] = "benchmarks"
         runpy.run_module("benchmarks.bench_all", run_name="__main__")
     elif name in programs:
+        source = Path(__file__).with_name(f"bench_{name}.py").read_text()
+        if sys.argv[2:3] == ["--help"] and not speaks_for_itself(source):
+            print(ast.get_docstring(ast.parse(source)))
+            return
         sys.argv[:2] = [f"benchmarks {name}"]
         runpy.run_module(f"benchmarks.bench_{name}", run_name="__main__")
     else:
