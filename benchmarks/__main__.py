@@ -1,5 +1,7 @@
-"""`python -m benchmarks NAME [arguments]`; without a name, the names. `all` is what `make bench` runs; `--help` behind a
-name says what that does."""
+"""`python -m benchmarks NAME [arguments]`; without a name, the names. `all` is what `make bench` runs.
+
+`python -m benchmarks NAME --help` says what one does.
+"""
 
 import ast
 import pkgutil
