@@ -17,7 +17,7 @@ from plait.metrics import Tally
 from plait.protocol import Answer, Cached, Generate, Load, Order, RawPrompt, Request, Started, Text
 from tests.fakes.worker import FakeWorker
 from tests.process.conftest import PLAN, order
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, soon
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +29,7 @@ async def live(connection: socket.socket) -> None:
         while not writer.is_closing():
             for each in protocol.decode_orders(await wire.read(reader)):
                 obey(each, writer)
+    writer.close()
 
 
 def obey(order: Order, writer: asyncio.StreamWriter) -> None:
@@ -63,8 +64,11 @@ async def test_attempts_are_bounded_and_the_last_is_told_as_an_error() -> None:
         async with asyncio.timeout(SECONDS):
             async for answer in pool.generate(Request(prompt=RawPrompt("a"))):
                 heard.append(answer)
+    # One that is cut off in its start would leave its process unburied.
+    await soon(lambda: len(lives) > MOST_ATTEMPTS and pool.served().state == "ready")
     await pool.stop(Unavailable("the test is over"))
     launcher.close()
+    await asyncio.wait(lives)
     told = [answer.tokens for answer in heard if isinstance(answer, Text)]
     assert told == [[i] for i in range(MOST_ATTEMPTS * CLEARING_TOKENS)]
     assert pool.tally.outcomes == {"worker_died": 1}
