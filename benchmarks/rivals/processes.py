@@ -19,7 +19,6 @@ from benchmarks.rivals.base import Counted, NotThere
 
 READY_WITHIN = 120.0
 GONE_WITHIN = 15.0
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -152,5 +151,8 @@ def family(pid: int) -> Iterator[int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes in RAM."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    """Bytes in RAM; of pages that several processes share, each has its part."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss: +(\d+) kB$", rollup, re.MULTILINE)
+    assert found, rollup
+    return int(found[1]) * 1024

@@ -8,7 +8,7 @@ import time
 
 from benchmarks.client import Answer, Ask, stream
 from benchmarks.rivals.base import Counted, Server
-from benchmarks.words import n_tokens, words
+from benchmarks.words import words
 from benchmarks.workloads.base import Figure, Goal, Size, Stage, Try, Workload, failures, throughput
 from benchmarks.workloads.together import BARE, BARE_UNIFIED, UNIFIED, ask_all
 
@@ -138,16 +138,24 @@ async def burst(address: Address, size: Size, round: int) -> list[Answer]:
 
 
 def run_hangups(stage: Stage, size: Size, round: int) -> list[Figure]:
-    ask_all(stage, [Ask(words(1, "burst", round), 1)])
+    per_prompt = computed_for_one(stage, size, round)
     before = settled(stage.server)
     answers = stage.run(burst(stage.server.address, size, round))
     after = settled(stage.server)
     figures = throughput(answers[::2])
     if before and after and (n_computed := total(after) - total(before)):
-        # Without the token that begins every prompt: servers know it from the request before.
-        n_wanted = sum(answer.n_output + n_tokens(answer.ask.prompt) - 1 for answer in answers if answer.times)
+        n_wanted = sum(answer.n_output + per_prompt for answer in answers if answer.times)
         figures.append(Figure("computed for nobody", max(0.0, 1 - n_wanted / n_computed), "share"))
     return figures
+
+
+def computed_for_one(stage: Stage, size: Size, round: int) -> int:
+    """How many tokens of one such prompt a server computes: some know the first, which begins all, from another."""
+    ask_all(stage, [Ask(words(1, "burst", round), 1)])
+    before = settled(stage.server)
+    ask_all(stage, [Ask(words(size.prompt, "one of a burst", round), 1)])
+    after = settled(stage.server)
+    return after.prompt_tokens - before.prompt_tokens if before and after else 0
 
 
 def total(counted: Counted) -> int:

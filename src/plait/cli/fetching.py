@@ -10,7 +10,7 @@ from rich.progress import Progress as Bars
 
 from plait.config import Config, format_bytes
 from plait.fleet import conversion
-from plait.fleet.download import Progress
+from plait.fleet.progress import Progress
 from plait.fleet.registry import resolve
 
 

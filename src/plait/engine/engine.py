@@ -10,7 +10,7 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from plait.engine.pace import Pace
+from plait.engine.pace import MORE_ROWS, Pace
 from plait.engine.scheduler import Batch, Chunk, Scheduler
 from plait.engine.segments import Segments
 from plait.engine.sequence import NOWHERE, Adapters, Group, Sequence
@@ -202,6 +202,7 @@ class Engine:
         seconds, n_rows = self.clock() - begin, sum(chunk.n for chunk in batch)
         if is_decode:
             self.decode_seconds += seconds
+            self.pace.heard_rows(seconds, len(below) + n_rows + len(above))
         else:
             self.pace.heard_prompt(seconds, n_rows)
         self.commit(batch, first=len(below), is_exact=self.is_exact(batch, wishes))
@@ -209,17 +210,27 @@ class Engine:
 
     def padding(self, batch: Batch) -> tuple[list[Span], list[Span]]:
         """Dummy rows, on the streams below those of `batch` and above: what the rules want single rows to be computed
-        with. Each goes behind whatever its stream holds, and is dropped again."""
+        with, or what is faster. Each goes behind whatever its stream holds, and is dropped again."""
         rules = next((chunk.seq.group.rules for chunk in batch if chunk.seq.group.rules), None)
-        n_more = rules.n_rows(len(batch)) - len(batch) if rules and batch[0].n == 1 else 0
+        if rules is None:
+            return [], self.faster_with(batch)
+        n_more = rules.n_rows(len(batch)) - len(batch) if batch[0].n == 1 else 0
         if n_more <= 0:
             return [], []
-        assert rules
         first, end = batch[0].seq.stream, batch[-1].seq.stream + 1
         n_slots = len(self.slots.table)
         n_above = min(n_more, max(n_slots, rules.n_rows(n_slots)) - end)
         below, above = range(first - n_more + n_above, first), range(end, end + n_above)
         return [self.dummy(stream) for stream in below], [self.dummy(stream) for stream in above]
+
+    def faster_with(self, batch: Batch) -> list[Span]:
+        """Dummy rows above those of a decode step, if that is faster."""
+        n, end = len(batch), batch[-1].seq.stream + 1
+        is_possible = n > 1 and self.context.can_trim and self.context.n_free >= n + MORE_ROWS
+        if not is_possible or not batch[0].seq.is_writing:
+            return []
+        n_rows = self.pace.n_rows(n, n + len(self.slots.table) - end)
+        return [self.dummy(stream) for stream in range(end, end + n_rows - n)]
 
     def dummy(self, stream: int) -> Span:
         table = self.slots.table

@@ -1,6 +1,9 @@
 """How much prompt a step may take, learned from how long steps took. Pure arithmetic; the engine holds the watch."""
 
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
 
 from plait.engine.sequence import BLOCK
 
@@ -8,6 +11,12 @@ LONGEST_STEP = 2.0
 """Seconds that a step may take with nobody writing: so long do those who come or leave have to wait."""
 SMOOTHING = 0.3
 """Weight of the newest measurement."""
+N_REMEMBERED = 5
+"""Measurements of a width of decode steps; their median counts, so that one that was disturbed does not."""
+MORE_ROWS = 3
+"""For nobody, at most, in a decode step."""
+WORTH_ROWS = 0.001
+"""Seconds that they have to save."""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +31,10 @@ class Pace:
     """One step of the writers."""
     prompt_seconds: float = 0.0
     """One prompt token, in chunks of at least a block; 0 before the first."""
+    by_rows: defaultdict[int, deque[float]] = field(
+        default_factory=lambda: defaultdict(partial(deque[float], maxlen=N_REMEMBERED))
+    )
+    """The latest decode calls, by the rows that they had."""
 
     def heard_decode(self, seconds: float) -> None:
         self.decode_seconds = _smooth(self.decode_seconds, seconds)
@@ -29,6 +42,23 @@ class Pace:
     def heard_prompt(self, seconds: float, n_tokens: int) -> None:
         if n_tokens >= BLOCK:
             self.prompt_seconds = _smooth(self.prompt_seconds, seconds / n_tokens)
+
+    def heard_rows(self, seconds: float, n_rows: int) -> None:
+        """Of one decode call."""
+        self.by_rows[n_rows].append(seconds)
+
+    def n_rows(self, n: int, most: int) -> int:
+        """How many rows `n` writers are decoded with: some more, up to `most`, where that was faster. Many kernels
+        compute rows by fours, and those that are left over one by one."""
+        widths = range(n, min(n + MORE_ROWS, most) + 1)
+        known = {rows: median(seconds) for rows in widths if (seconds := self.latest(rows))}
+        fastest = min(known, key=lambda rows: known[rows], default=n)
+        return fastest if known.get(n, 0.0) - known.get(fastest, 0.0) >= WORTH_ROWS else n
+
+    def latest(self, n_rows: int) -> deque[float]:
+        """Calls with so many rows, if there were enough to tell anything."""
+        seconds = self.by_rows[n_rows]
+        return seconds if len(seconds) == N_REMEMBERED else deque()
 
     def budget(self, has_writers: bool) -> int:
         """Prompt tokens for the next step, the multiple of a block that comes nearest to the target; one block until

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from plait import config, gguf
 from plait.errors import ModelLoadFailed
-from plait.fleet.download import Progress, unheard
 from plait.fleet.process import environment
+from plait.fleet.progress import Progress, unheard
 
 FORMAT = 2
 """Changes when a file is to be converted in another way."""

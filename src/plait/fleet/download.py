@@ -1,13 +1,11 @@
 """Models from a Hugging Face hub into its usual cache, so that what others fetched is not fetched again.
 
-Chooses the file as llama.cpp does: the quantization that was asked for, else Q4_K_M, else Q8_0, else the first. Where
-the cache lies, which hub is asked (`HF_ENDPOINT`), tokens, resuming and offline mode (`HF_HUB_OFFLINE`) are
-huggingface_hub's business; progress is told to a callback, from the thread that fetches.
+Which file is fetched, `choosing` says. Where the cache lies, which hub is asked (`HF_ENDPOINT`), tokens, resuming and
+offline mode (`HF_HUB_OFFLINE`) are huggingface_hub's business; progress is told to a callback, from the thread that
+fetches. Importing that library takes a quarter of a second and memory that is then kept: only who fetches imports this.
 """
 
 import logging
-import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -23,22 +21,10 @@ from huggingface_hub.errors import (
 )
 
 from plait.errors import ModelNotFound, PlaitError, Unavailable
-from plait.gguf import SPLIT
+from plait.fleet.choosing import choose, is_model
+from plait.fleet.progress import Progress, unheard
 
 logger = logging.getLogger(__name__)
-
-PREFERRED = ("Q4_K_M", "Q8_0")
-"""When no quantization is asked for, the first of these that there is."""
-
-NOT_MODELS = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
-"""Parts of the names of GGUF files that go beside a model."""
-
-Progress = Callable[[str, int, int | None], None]
-"""Told now and then: a file's name, how many of its bytes are here, and of how many, where that is known."""
-
-
-def unheard(file: str, n_done: int, n_total: int | None) -> None:
-    """Progress that nobody watches."""
 
 
 def fetch(repo: str, quant: str, progress: Progress = unheard) -> Path:
@@ -77,36 +63,6 @@ def _cached(repo: str) -> list[str]:
         return []
     snapshot = folder / "snapshots" / main.read_text().strip()
     return [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*") if file.is_file()]
-
-
-def choose(files: Iterable[str], quant: str) -> list[str]:
-    """The file that holds the model, or all of its parts in order; nothing when there is none."""
-    models = sorted(file for file in files if is_model(file))
-    heads = [file for file in models if _part(file) == 1]
-    for wanted in [quant] if quant else PREFERRED:
-        named = re.compile(rf"(?:^|[^a-z0-9]){re.escape(wanted)}[./-]", re.IGNORECASE)
-        if found := [file for file in heads if named.search(file)]:
-            return _with_parts(found[0], models)
-    return _with_parts(heads[0], models) if heads and not quant else []
-
-
-def is_model(file: str) -> bool:
-    """Whether a file's name is a model's, and not that of something beside it."""
-    name = file.rpartition("/")[2]
-    return name.endswith(".gguf") and not any(part in name for part in NOT_MODELS)
-
-
-def _part(file: str) -> int:
-    split = SPLIT.fullmatch(file.rpartition("/")[2])
-    return int(split["index"]) if split else 1
-
-
-def _with_parts(file: str, models: list[str]) -> list[str]:
-    """The file, and those that differ from it only in the number of the part."""
-    split = SPLIT.fullmatch(file)
-    if not split:
-        return [file]
-    return [part for part in models if (other := SPLIT.fullmatch(part)) and other["stem"] == split["stem"]]
 
 
 def _bar(file: str, progress: Progress) -> type:

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from subprocess import DEVNULL, Popen, TimeoutExpired
 
 from plait.errors import ModelLoadFailed, PlaitError, Unavailable, WorkerDied
+from plait.fleet import oom
 from plait.fleet.client import Client
 from plait.metrics import Tally
 from plait.protocol import Load, ModelInfo
@@ -69,6 +70,7 @@ class Worker:
         self._process = process
         self._grace = 0.0
         """Seconds that the process gets to end by itself once its socket has ended."""
+        self._n_oom_kills = oom.n_kills()
         self._burial = asyncio.create_task(self._bury())
 
     @classmethod
@@ -111,7 +113,8 @@ class Worker:
 
     async def wait(self) -> str:
         """Until the worker is dead and reaped; says how it died."""
-        return _words(await asyncio.shield(self._burial))
+        code = await asyncio.shield(self._burial)
+        return oom.death(code, self._n_oom_kills, oom.n_kills())
 
     def kill(self) -> None:
         """End a worker that does not listen. Its death is noticed as any other, even if others hold its socket."""
@@ -148,8 +151,3 @@ def _end(process: Popen[bytes]) -> None:
     """At once: it has nothing to lose."""
     process.kill()
     process.wait()
-
-
-def _words(code: int) -> str:
-    """An exit code as people say it."""
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

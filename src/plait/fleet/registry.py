@@ -11,8 +11,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from plait.errors import ModelNotFound
-from plait.fleet import download, stores
-from plait.fleet.download import Progress, unheard
+from plait.fleet import stores
+from plait.fleet.progress import Progress, unheard
 
 DEMO = "plait-demo"
 """The name of the model that comes with Plait."""
@@ -70,6 +70,8 @@ def _from_hub(source: str, progress: Progress) -> Source:
         raise ModelNotFound(f"{source} is not of the form hf:owner/repo or hf:owner/repo:quant")
     repo, quant = said["repo"], said["quant"] or ""
     name = repo.rpartition("/")[2] + (f":{quant}" if quant else "")
+    from plait.fleet import download  # see there why not at the top
+
     return Source(name, download.fetch(repo, quant, progress))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from plait.fleet import ollama
-from plait.fleet.download import is_model
+from plait.fleet.choosing import is_model
 from plait.gguf import SPLIT
 
 _SNAPSHOTS = "models--*/snapshots/*/**/*.gguf"

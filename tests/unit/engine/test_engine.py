@@ -50,6 +50,28 @@ def test_many_continuations_cost_one_prefill() -> None:
     assert engine.counts.output_tokens == 24
 
 
+class ByFours(FakeContext):
+    """Computes four rows in 10 ms of its own clock, and each that is left over in 10 ms more."""
+
+    def decode(self, spans: Rows[tuple[int, int, list[int], bool]]) -> None:
+        super().decode(spans)
+        fours, others = divmod(sum(len(tokens) for _, _, tokens, _ in spans), 4)
+        self.now += 0.01 * (fours + others)
+
+    now = 0.0
+
+
+def test_a_step_has_rows_for_nobody_once_that_is_known_to_be_faster() -> None:
+    context = ByFours(4)
+    engine = Engine(context, 4, Pace(target=0.1, n_batch=512, n_ubatch=512), clock=lambda: context.now)
+    for i, max_tokens in enumerate((20, 40, 40, 40)):
+        ask(engine, words(70, seed=i), max_tokens=max_tokens)
+    run(engine)
+    widths = [len(streams) for _, streams in context.calls[-20:]]
+    assert widths[:5] == [3] * 5
+    assert set(widths[5:]) == {4}
+
+
 class SlowlyCopied(FakeContext):
     """Each copy takes 15 ms of its own clock; decoding none."""
 

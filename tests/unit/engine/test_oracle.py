@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from plait.engine.engine import Engine
+from plait.engine.pace import Pace
 from plait.engine.scheduler import Batch
 from plait.engine.sequence import Group, Sequence
 from plait.engine.slots import Match, Wait
@@ -45,6 +46,22 @@ def some_rules(seed: int) -> Verdict:
         ends_decoded=rng.random() < 0.5,
         any_threads=rng.random() < 0.5,
     )
+
+
+class ByFours(Pace):
+    """Found out that rows are fastest in fours."""
+
+    def n_rows(self, n: int, most: int) -> int:
+        return min(-(-n // 4) * 4, most)
+
+
+def pad_to_fours(engine: Engine) -> None:
+    engine.pace = ByFours(engine.pace.target, engine.pace.n_batch, engine.pace.n_ubatch)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_rows_that_only_make_a_step_faster_change_nothing(seed: int) -> None:
+    run_workload(seed, pad_to_fours, n_sets=1 + seed % 2, is_unified=seed % 3 == 0)
 
 
 @pytest.mark.parametrize("seed", range(100))

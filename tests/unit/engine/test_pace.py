@@ -56,3 +56,31 @@ def test_short_chunks_teach_nothing() -> None:
     pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
     pace.heard_prompt(1.0, 10)
     assert pace.prompt_seconds == 0
+
+
+def heard(*medians: float) -> Pace:
+    """A pace that knows how long 1, 2, … rows take."""
+    pace = Pace(target=0.1, n_batch=2048, n_ubatch=512)
+    for n_rows, seconds in enumerate(medians, 1):
+        for disturbed in (0.0, 0.0, 0.0, 1.0, 1.0):
+            pace.heard_rows(seconds + disturbed, n_rows)
+    return pace
+
+
+def test_rows_are_added_where_more_of_them_take_less_time() -> None:
+    pace = heard(0.005, 0.020, 0.018, 0.012)
+    assert [pace.n_rows(n, most=16) for n in (1, 2, 3, 4, 5)] == [1, 4, 4, 4, 5]
+
+
+def test_no_more_rows_are_added_than_there_are_streams() -> None:
+    assert heard(0.005, 0.020, 0.018, 0.012).n_rows(2, most=3) == 3
+
+
+def test_rows_are_not_added_for_less_than_a_millisecond() -> None:
+    assert heard(0.005, 0.0205, 0.020).n_rows(2, most=16) == 2
+
+
+def test_rows_are_not_added_by_what_was_seen_once() -> None:
+    pace = heard(0.005, 0.020)
+    pace.heard_rows(0.001, 3)
+    assert pace.n_rows(2, most=16) == 2

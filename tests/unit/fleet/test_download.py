@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import close_session, constants
 
 from plait.errors import ModelNotFound, Unavailable
-from plait.fleet.download import choose, fetch
+from plait.fleet.choosing import choose
+from plait.fleet.download import fetch
 from tests.fakes.gguf_file import gguf_bytes
 from tests.fakes.hub import Hub, running_hub
 
