@@ -4,7 +4,7 @@
 is 1 when a text differed.
 
 - workloads: random work for an engine on the demo model, in which tokens are chosen by a checksum of all logits. Each
-  text is compared with that of its request alone on a fresh context. One thread.
+  text is compared with that of its request alone on a fresh context. A process for each core, each with one thread.
 - texts: 64 requests to a server, each alone and with nothing cached; all at concurrency 16 with nothing cached; again,
   with what is cached then; again, while its worker is killed three times.
 - servers: the same requests to servers of the demo model with other numbers of slots, contexts and passes.
@@ -14,13 +14,14 @@ Texts and cost are of models of a real shape with random weights. The measuremen
 """
 
 import concurrent.futures
+import multiprocessing
 import os
 import random
 import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.resources import files
 from itertools import chain
@@ -31,6 +32,7 @@ from msgspec import structs
 from benchmarks.random_model import random_model
 from benchmarks.report import Row, as_they_come, interleaved, show
 from plait import config
+from plait.cores import n_cores
 from plait.engine.engine import Engine
 from plait.engine.pace import Pace
 from plait.engine.sequence import Group
@@ -65,19 +67,28 @@ SERVE = ("--reproducible", "--slots", str(N_TOGETHER), "-c", "1024", "--probe-se
 
 
 def workloads(n: int) -> Iterator[Row]:
+    shares = [range(first, n, n_cores()) for first in range(n_cores())]
+    with concurrent.futures.ProcessPoolExecutor(len(shares), multiprocessing.get_context("spawn")) as processes:
+        different = list(chain.from_iterable(processes.map(differing, shares)))
+    yield Row("random workloads", n, "workloads")
+    yield Row("with another text than alone", len(different), "workloads", "<= 0")
+
+
+def differing(seeds: Sequence[int]) -> list[int]:
+    """Those of them whose workload has other texts than its requests have alone."""
     settings = config.Engine(threads=1, batch_size=512, ubatch_size=256)
-    n_different = 0
+    found = []
     with Model(str(files("plait.demo") / "plait-demo.gguf"), settings) as model:
         verdict = judge(probe(model, settings, n_slots=5, seconds=PATIENCE), 5)
         bench = Bench(model, settings, structs.replace(verdict, pad_to=max(2, verdict.pad_to)))
-        for seed in range(n):
+        for seed in seeds:
             try:
                 run_workload(bench, seed)
+                print(f"workload {seed}: as alone", file=sys.stderr)
             except AssertionError:
-                n_different += 1
+                found.append(seed)
                 print(f"workload {seed}: other texts than alone", file=sys.stderr)
-    yield Row("random workloads", n, "workloads")
-    yield Row("with another text than alone", n_different, "workloads", "<= 0")
+    return found
 
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ or one `Failed`. All structs are frozen. A frame holds a list of orders (gateway
 """
 
 import operator
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from msgspec import Struct, msgpack, structs
@@ -60,9 +61,19 @@ def check_ids(prompt: Prompt, n_vocab: int) -> None:
     """Raise `BadRequest` for ids that are no tokens of the vocabulary. Either side asks: the gateway's answer waits for
     no worker, and a worker believes nobody."""
     match prompt:
-        case TokenPrompt(ids) | RawPrompt(prefix=ids) if ids and not 0 <= min(ids) <= max(ids) < n_vocab:
-            token = next(id for id in ids if not 0 <= id < n_vocab)
-            raise BadRequest(f"there is no token {token}; ids end at {n_vocab - 1}", param="prompt")
+        case TokenPrompt(ids) | RawPrompt(prefix=ids):
+            _check(ids, n_vocab, "prompt")
+
+
+def check_biases(biases: Mapping[int, float], n_vocab: int) -> None:
+    """The same for `Sampling.logit_bias`."""
+    _check(biases, n_vocab, "logit_bias")
+
+
+def _check(ids: Collection[int], n_vocab: int, param: str) -> None:
+    if ids and not 0 <= min(ids) <= max(ids) < n_vocab:
+        token = next(id for id in ids if not 0 <= id < n_vocab)
+        raise BadRequest(f"there is no token {token}; ids end at {n_vocab - 1}", param=param)
 
 
 class Sampling(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ from plait.fleet.quarantine import Quarantine
 from plait.fleet.supervisor import Supervisor
 from plait.fleet.watch import watch
 from plait.metrics import Tally
-from plait.protocol import Answer, Done, Prompt, RawPrompt, Request, Started, Stats, Text, TokenPrompt
+from plait.protocol import Answer, Done, Prompt, RawPrompt, Request, Sampling, Started, Stats, Text, TokenPrompt
 from tests.fakes.worker import N_SLOTS, STEP_SECONDS
 from tests.process.conftest import OpenPool, order
 from tests.waiting import SECONDS, soon
@@ -111,12 +111,14 @@ async def test_ids_of_no_token_are_refused_whatever_the_worker_is_doing(
     open_pool: OpenPool, number: signal.Signals
 ) -> None:
     prompts: list[Prompt] = [TokenPrompt([0, 3]), TokenPrompt([-1, 0]), RawPrompt("echo a", prefix=(2**40,))]
+    requests = [Request(prompt=prompt) for prompt in prompts]
+    requests.append(Request(prompt=RawPrompt("echo a"), sampling=Sampling(logit_bias={3: 1.0})))
     async with open_pool() as pool:
         os.kill(pid(pool) or 0, number)
-        for prompt in prompts:
+        for each in requests:
             with pytest.raises(BadRequest, match=r"there is no token .*; ids end at 2"):
-                await anext(pool.generate(Request(prompt=prompt)))
-        assert pool.tally.outcomes == {"invalid_request": 3}
+                await anext(pool.generate(each))
+        assert pool.tally.outcomes == {"invalid_request": 4}
 
 
 async def test_too_many_requests_are_refused_at_once(open_pool: OpenPool) -> None:

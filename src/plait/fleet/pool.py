@@ -25,7 +25,7 @@ from plait.fleet.router import RoundRobin, Router
 from plait.fleet.supervisor import Supervisor
 from plait.fleet.turnstile import Turnstile, measure
 from plait.metrics import Tally
-from plait.protocol import Answer, Request, Resuming, Started, check_ids
+from plait.protocol import Answer, Request, Resuming, Started, check_biases, check_ids
 
 RETRY_SECONDS = 2
 """When a client may come back to a model that has no worker just now."""
@@ -125,6 +125,7 @@ class Pool:
         try:
             if self._n_vocab is not None:
                 check_ids(request.prompt, self._n_vocab)
+                check_biases(request.sampling.logit_bias, self._n_vocab)
             self._poison.refuse(request)
             with self._turnstile.place(measure(request.prompt), request.tenant) as place:
                 async with aclosing(self._attempts(Journal(seeded(request)))) as answers:

@@ -18,7 +18,7 @@ from msgspec.structs import fields
 from plait.errors import BadRequest
 from plait.llama.lib import SamplerPointer, native
 from plait.llama.model import Model
-from plait.protocol import Sampling
+from plait.protocol import Sampling, check_biases
 
 _LARGEST = 1e9
 """What parameters may be at most, so that no logit leaves a float's range and becomes infinite, or not a number."""
@@ -39,9 +39,8 @@ def check(model: Model, sampling: Sampling) -> None:
             raise BadRequest(f"{name} is out of range", param=name)
     if sampling.repeat_penalty < 1 / _LARGEST:
         raise BadRequest("repeat_penalty must be greater than 0", param="repeat_penalty")
-    for token, bias in sampling.logit_bias.items():
-        if not 0 <= token < model.n_vocab:
-            raise BadRequest(f"logit_bias: {token} is not a token of this model", param="logit_bias")
+    check_biases(sampling.logit_bias, model.n_vocab)
+    for bias in sampling.logit_bias.values():
         if not bias <= _LARGEST:
             raise BadRequest(f"logit_bias: {bias} is out of range", param="logit_bias")
     if list(biases(model, sampling).values()).count(-math.inf) == model.n_vocab:
