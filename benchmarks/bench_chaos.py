@@ -2,7 +2,8 @@
 
 `python -m benchmarks chaos [KILLS [MODEL]]`: 16 clients ask a model (the demo) without a break; the worker gets SIGKILL
 at seeded times, KILLS times (200). Each answer is compared with the one that the same request got before that. The
-pauses are those in which a kill fell. A missed goal is exit status 1.
+pauses are those in which a kill fell. A missed goal is exit status 1; that of the texts is for models whose kernels
+give the same bits in any batch, as the demo's do.
 """
 
 import itertools
@@ -49,7 +50,7 @@ class Heard:
 
     @property
     def is_right(self) -> bool:
-        """One proper end, nothing missing, nothing twice."""
+        """One proper end, and no error. What it says is compared with what it said before."""
         return self.is_done and not self.error and self.reason == "length" and self.n_tokens == N_TOKENS
 
     def pauses(self, kills: Sequence[float]) -> list[float]:
@@ -198,7 +199,7 @@ def rows(chaos: Chaos) -> list[Row]:
     return [
         Row("streams", len(heard), "streams"),
         Row("streams that end as they should", right, "share", ">= 0.999"),
-        Row("streams with the text of an engine that was not killed, alone", same, "share"),
+        Row("streams with the text of an engine that was not killed, alone", same, "share", ">= 0.999"),
         Row("pauses with a kill in them", len(pauses), "pauses"),
         Row("pause, median", statistics.median(pauses), "s"),
         Row("pause, 95 %", pauses[int(0.95 * len(pauses))], "s"),

@@ -129,13 +129,14 @@ def goodput(told: Sequence[Told], begin: float, seconds: float) -> float:
 def refusals(load: int, told: Sequence[Told]) -> Iterator[Row]:
     refused = [one for one in told if one.status != 200]
     yield Row(f"refused at {load}x", len(refused) / len(told), "share")
-    if len(refused) < 2:
+    if not refused:
         return
     proper = sum(one.status == 429 and one.has_retry_after for one in refused)
-    percentiles = statistics.quantiles((one.seconds for one in refused), n=100)
+    seconds = sorted(one.seconds for one in refused)
     yield Row(f"of these, 429 with Retry-After at {load}x", proper / len(refused), "share", ">= 1")
-    yield Row(f"time of a refusal at {load}x, median", percentiles[49] * 1e3, "ms")
-    yield Row(f"time of a refusal at {load}x, 99 %", percentiles[98] * 1e3, "ms", "<= 50")
+    yield Row(f"time of a refusal at {load}x, median", statistics.median(seconds) * 1e3, "ms")
+    yield Row(f"time of a refusal at {load}x, 99 %", seconds[int(0.99 * len(seconds))] * 1e3, "ms")
+    yield Row(f"time of a refusal at {load}x, the longest", seconds[-1] * 1e3, "ms", "<= 50")
 
 
 async def measure(path: Path, seconds: float) -> list[Row]:
@@ -151,7 +152,7 @@ async def measure(path: Path, seconds: float) -> list[Row]:
     for load in LOADS:
         rows += [Row(f"goodput at {load}x", statistics.median(rates[load]), "answers/s"), *refusals(load, heard[load])]
     goodputs = [statistics.median(rates[load]) for load in LOADS]
-    return [*rows, Row(f"goodput at {LOADS[-1]}x, of the peak", goodputs[-1] / max(goodputs), "share", ">= 0.9")]
+    return [*rows, Row(f"goodput at {LOADS[-1]}x, of the peak", goodputs[-1] / max(most, *goodputs), "share", ">= 0.9")]
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ checked one by one, where it is still known who said them; what the machine make
 """
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -333,6 +334,16 @@ def parse_bytes(text: str, source: str) -> int:
     if not found:
         raise ConfigError(f"{source}: expected a size such as 8GiB, got {text!r}")
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def parse_adapter(spelling: str) -> tuple[str, float]:
+    """`file.gguf` or `file.gguf=scale`. What follows the last `=` and is no number belongs to the file's name."""
+    path, _, text = spelling.rpartition("=")
+    try:
+        scale = float(text)
+    except ValueError:
+        return spelling, 1.0
+    return (path, scale) if path and math.isfinite(scale) else (spelling, 1.0)
 
 
 def format_bytes(n: float) -> str:

@@ -48,6 +48,7 @@ from plait.protocol import (
     Done,
     Event,
     Failed,
+    Forget,
     Generate,
     Load,
     ModelInfo,
@@ -66,6 +67,8 @@ PULSE_SECONDS = 1.0
 STEP_SECONDS, STEP_ROWS = 0.2, 64
 """What it says that a step takes: ten of them are longer than its silence when nothing runs."""
 N_SLOTS = 4
+FORGOTTEN = 1
+"""Cells that it says it holds once it has been told to empty its cache; before, none."""
 
 INFO = ModelInfo(
     description="fake",
@@ -99,6 +102,7 @@ class FakeWorker:
         self.writer = writer
         self.running: dict[int, Iterator[list[Event]]] = {}
         self.n_requests = self.n_cancelled = self.n_steps = 0
+        self.n_cells = 0
 
     def obey(self, order: Order) -> None:
         match order:
@@ -109,6 +113,8 @@ class FakeWorker:
                 self.running[id] = script(order, self)
             case Cancel(id=id):
                 self.n_cancelled += self.running.pop(id, None) is not None
+            case Forget():
+                self.n_cells = FORGOTTEN
         self.pulse()
 
     def load(self, name: str, engine: Engine) -> None:
@@ -139,7 +145,7 @@ class FakeWorker:
             n_reading=0,
             n_writing=len(self.running),
             n_waiting=0,
-            n_cells=0,
+            n_cells=self.n_cells,
             n_cells_max=4096,
             prompt_tokens_total=self.n_requests,
             cached_tokens_total=Cached(),

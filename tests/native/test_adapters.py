@@ -9,8 +9,9 @@ import pytest
 from msgspec import structs
 from numpy.typing import NDArray
 
+from plait.config import parse_adapter
 from plait.errors import BadRequest, ModelLoadFailed
-from plait.llama.adapters import Adapter, chosen, parse
+from plait.llama.adapters import Adapter, chosen
 from plait.llama.context import Context
 from plait.llama.lib import native
 from plait.llama.model import Model
@@ -87,7 +88,7 @@ def test_a_file_that_is_missing_or_no_gguf_is_refused(base: Path, tmp_path: Path
     ],
 )
 def test_the_scale_is_what_follows_the_last_sign(spelling: str, path: str, scale: float) -> None:
-    assert parse(spelling) == (path, scale)
+    assert parse_adapter(spelling) == (path, scale)
 
 
 NOTHING = native.llama_adapter_lora_p_ctypes()

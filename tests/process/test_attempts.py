@@ -1,6 +1,7 @@
 """A request whose workers die for ever, each after it was of use: that has an end, too, and it is told."""
 
 import asyncio
+import os
 import socket
 from contextlib import suppress
 
@@ -47,13 +48,14 @@ def obey(order: Order, writer: asyncio.StreamWriter) -> None:
 
 
 async def test_attempts_are_bounded_and_the_last_is_told_as_an_error() -> None:
-    launcher, lives, heard = Launcher(["true"]), set[asyncio.Task[None]](), list[Answer]()
+    launcher, lives, heard = Launcher(["sh", "-c", "exec sleep 600", "sh"]), set[asyncio.Task[None]](), list[Answer]()
 
     async def start(tally: Tally) -> Worker:
         """Its process is none that anything depends on."""
         ours, theirs = socket.socketpair()
         process = launcher.launch(ours.fileno())
-        worker = Worker(process, Client(*await asyncio.open_unix_connection(sock=ours), tally))
+        client = Client(*await asyncio.open_unix_connection(sock=ours), tally)
+        worker = Worker(process, os.pidfd_open(process.pid), client)
         lives.add(asyncio.create_task(live(theirs)))
         worker.model = await worker.client.load(order("good"))
         return worker

@@ -35,12 +35,16 @@ def open_fleet(tmp_path: Path) -> OpenFleet:
 
     @asynccontextmanager
     async def open_fleet(
-        *names: str, replicas: int = 1, memory_budget: int = 0, drain_timeout: float = 30.0
+        *names: str,
+        replicas: int = 1,
+        memory_budget: int = 0,
+        drain_timeout: float = 30.0,
+        lora: tuple[str, ...] = (),
     ) -> AsyncIterator[LocalFleet]:
         files = tuple(str(write_gguf(tmp_path / f"{name}.gguf")) for name in names)
         config = Config(
             models=Models(model=files, replicas=replicas, memory_budget=memory_budget),
-            engine=Engine(slots=N_SLOTS),
+            engine=Engine(slots=N_SLOTS, lora=lora),
             server=Server(drain_timeout=drain_timeout),
         )
         fleet = LocalFleet(config, command())
@@ -229,6 +233,16 @@ async def test_a_worker_is_not_replaced_by_one_with_other_weights(
             await ask(fleet, "first")
         assert [replica.n_restarts for replica in fleet.models()[0].replicas] == [1]
         assert await ask(fleet, "second") == "hello "
+
+
+async def test_a_worker_is_not_replaced_by_one_with_another_adapter(open_fleet: OpenFleet, tmp_path: Path) -> None:
+    adapter = write_gguf(tmp_path / "adapter.gguf")
+    async with open_fleet("first", lora=(f"{adapter}=0.5",)) as fleet:
+        adapter.touch()
+        os.kill(fleet.models()[0].replicas[0].pid or 0, signal.SIGKILL)
+        await soon(lambda: fleet.models()[0].state == "failed")
+        with pytest.raises(Unavailable, match=r"adapter\.gguf has changed"):
+            await ask(fleet, "first")
 
 
 async def test_a_model_whose_file_is_written_to_answers_nobody(open_fleet: OpenFleet, tmp_path: Path) -> None:

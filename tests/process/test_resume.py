@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -86,10 +87,25 @@ async def test_a_worker_that_hangs_is_replaced(open_pool: OpenPool, tmp_path: Pa
 async def test_k15_a_worker_that_ends_in_silence_and_whose_socket_lives_on_is_replaced(
     open_pool: OpenPool, tmp_path: Path
 ) -> None:
-    async with open_pool(hang_seconds=2.5) as pool, asyncio.timeout(SECONDS):
+    """Not for hanging: long before that."""
+    async with open_pool(hang_seconds=SECONDS) as pool, asyncio.timeout(SECONDS):
         before = pid(pool)
         check_history([answer async for answer in pool.generate(counting(f"haunt {tmp_path / 'gone'}"))])
         assert pid(pool) != before
+
+
+async def test_workers_are_not_taken_to_hang_when_it_was_the_gateway_that_stood_still(open_pool: OpenPool) -> None:
+    async with open_pool(hang_seconds=1.5) as pool:
+        await soon(lambda: pool.served().replicas[0].patience < 3)
+        before = pid(pool)
+        stand_still()
+        assert await text(pool.generate(Request(prompt=RawPrompt("echo again")))) == "again "
+        assert (pid(pool), pool.served().replicas[0].n_restarts) == (before, 0)
+
+
+def stand_still() -> None:
+    """The event loop does nothing meanwhile, as when the process is stopped."""
+    subprocess.run(["sleep", "5"], check=True)
 
 
 async def test_a_worker_that_stands_still_for_a_moment_is_left_alone(open_pool: OpenPool) -> None:
@@ -145,6 +161,21 @@ async def test_who_would_wait_in_anothers_queue_goes_on_where_there_is_room(open
         heard = [await anext(busy), await anext(stream), await anext(stream)][1:]
         os.kill(pool.served().replicas[1].pid or 0, signal.SIGKILL)
         check_history(heard + [answer async for answer in stream])
+        await busy.aclose()
+
+
+async def test_who_waits_in_a_queue_goes_to_another_worker_when_a_slot_becomes_free_there(
+    open_pool: OpenPool, tmp_path: Path
+) -> None:
+    async with open_pool(n_replicas=2, n_slots=1, routing="round-robin") as pool, asyncio.timeout(SECONDS):
+        gated, busy = pool.generate(counting(f"gate {tmp_path / 'open'}")), pool.generate(counting("hang"))
+        heard = [await anext(gated), await anext(busy)]
+        queued = [asyncio.create_task(collect(pool.generate(counting("shy")))) for _ in range(2)]
+        await soon(lambda: [replica.n_running for replica in pool.served().replicas] == [2, 2])
+        (tmp_path / "open").touch()
+        assert len(heard) + len(await collect(gated)) > 3
+        for each in queued:
+            check_history(await each)
         await busy.aclose()
 
 

@@ -5,24 +5,22 @@ import os
 import resource
 import signal
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from plait import wire
-from plait.errors import BadRequest, BodyTooLarge, ContextOverflow, ModelLoadFailed, Overloaded, Unavailable, WorkerDied
-from plait.fleet.journal import Journal
+from plait.errors import BadRequest, BodyTooLarge, ContextOverflow, ModelLoadFailed, Overloaded, Unavailable
 from plait.fleet.pool import Pool
 from plait.fleet.process import Launcher, Worker
-from plait.fleet.quarantine import Quarantine
 from plait.fleet.supervisor import Supervisor
 from plait.fleet.watch import watch
 from plait.metrics import Tally
 from plait.protocol import Answer, Done, Prompt, RawPrompt, Request, Sampling, Started, Stats, Text, TokenPrompt
-from tests.fakes.worker import N_SLOTS, STEP_SECONDS
-from tests.process.conftest import OpenPool, order
-from tests.waiting import SECONDS, soon
+from tests.fakes.worker import FORGOTTEN, N_SLOTS, STEP_SECONDS
+from tests.process.conftest import PLAN, OpenPool, order
+from tests.waiting import soon
 
 pytestmark = pytest.mark.anyio
 
@@ -168,6 +166,37 @@ async def test_draining_waits_for_those_who_run_and_refuses_others(open_pool: Op
         await draining
 
 
+async def test_whose_worker_dies_while_the_pool_drains_goes_on(open_pool: OpenPool, tmp_path: Path) -> None:
+    async with open_pool() as pool:
+        answers = pool.generate(request(f"gate {tmp_path / 'open'}"))
+        assert isinstance(await anext(answers), Started)
+        draining = asyncio.create_task(pool.drain(60))
+        await soon(lambda: pool.served().state == "unloading")
+        os.kill(pid(pool) or 0, signal.SIGKILL)
+        (tmp_path / "open").touch()
+        assert await text(answers) == f"{tmp_path / 'open'} "
+        await draining
+
+
+async def test_caches_are_emptied_of_workers_that_are_just_starting_too(launcher: Launcher) -> None:
+    restarts = asyncio.Event()
+
+    async def start(tally: Tally) -> Worker:
+        await restarts.wait()
+        return await Worker.start(launcher, order("good"), tally)
+
+    restarts.set()
+    pool = Pool(PLAN, start, start, hang_seconds=30)
+    await pool.start()
+    restarts.clear()
+    os.kill(pid(pool) or 0, signal.SIGKILL)
+    await soon(lambda: pool.served().state == "restarting")
+    pool.forget()
+    restarts.set()
+    await soon(lambda: (told := stats(pool)) is not None and told.n_cells == FORGOTTEN)
+    await pool.stop(Unavailable("the test is over"))
+
+
 async def test_who_still_waits_at_the_end_is_told_why(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
         answers = pool.generate(request("silent"))
@@ -294,92 +323,3 @@ async def test_what_a_step_usually_takes_is_known_when_nothing_runs(open_pool: O
     async with open_pool(hang_seconds=1) as pool:
         await text(pool.generate(request("echo a")))
         await soon(lambda: pool.served().replicas[0].patience == pytest.approx(10 * STEP_SECONDS))
-
-
-async def test_who_leaves_the_quarantine_twice_leaves_its_door_open(launcher: Launcher) -> None:
-    begun = asyncio.Event()
-
-    async def start() -> Worker:
-        """Goes on when it is cancelled."""
-        with suppress(asyncio.CancelledError):
-            if not begun.is_set():
-                begun.set()
-                await asyncio.Event().wait()
-        return await Worker.start(launcher, order("good"), Tally())
-
-    quarantine = Quarantine(start, 30)
-    leaving = asyncio.create_task(text(quarantine.generate(Journal(request("echo first")))))
-    await begun.wait()
-    for _ in range(2):
-        asyncio.get_running_loop().call_soon(leaving.cancel)
-        await asyncio.wait([leaving], timeout=0.01)
-    async with asyncio.timeout(SECONDS):
-        assert await text(quarantine.generate(Journal(request("echo next")))) == "next "
-
-
-async def test_the_quarantine_starts_one_worker_for_those_who_wait_and_come_to_no_harm(launcher: Launcher) -> None:
-    before, n_started = children(), 0
-
-    async def start() -> Worker:
-        nonlocal n_started
-        n_started += 1
-        return await Worker.start(launcher, order("good"), Tally())
-
-    quarantine = Quarantine(start, 30)
-    prompts = ["echo a", "echo b", "crash", "echo c", "echo d"]
-    told = (text(quarantine.generate(Journal(request(prompt)))) for prompt in prompts)
-    a, b, crash, c, d = await asyncio.gather(*told, return_exceptions=True)
-    assert (a, b, c, d) == ("a ", "b ", "c ", "d ")
-    assert isinstance(crash, WorkerDied)
-    assert n_started == 2
-    assert children() == before
-
-
-async def test_at_the_end_those_in_quarantine_and_before_its_door_are_told_why(launcher: Launcher) -> None:
-    before = children()
-    quarantine = Quarantine(lambda: Worker.start(launcher, order("good"), Tally()), 30)
-    inside = quarantine.generate(Journal(request("hang")))
-    while not isinstance(await anext(inside), Started):
-        pass
-    waiting = asyncio.create_task(text(quarantine.generate(Journal(request("echo b")))))
-    await asyncio.sleep(0)
-    quarantine.stop(Unavailable("the server is shutting down"))
-    for left in (asyncio.create_task(text(inside)), waiting):
-        with pytest.raises(Unavailable, match="shutting down"):
-            await left
-    await soon(lambda: children() == before)
-
-
-async def test_who_leaves_the_quarantine_early_leaves_his_worker_to_nobody(launcher: Launcher) -> None:
-    before, n_started = children(), 0
-
-    async def start() -> Worker:
-        nonlocal n_started
-        n_started += 1
-        return await Worker.start(launcher, order("good"), Tally())
-
-    quarantine = Quarantine(start, 30)
-    inside = quarantine.generate(Journal(request("hang")))
-    while not isinstance(await anext(inside), Started):
-        pass
-    waiting = asyncio.create_task(text(quarantine.generate(Journal(request("echo b")))))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    await inside.aclose()
-    assert (await waiting, n_started) == ("b ", 2)
-    await soon(lambda: children() == before)
-
-
-async def test_who_waits_for_the_quarantine_and_leaves_leaves_no_worker_behind(launcher: Launcher) -> None:
-    before = children()
-    quarantine = Quarantine(lambda: Worker.start(launcher, order("good"), Tally()), 30)
-    inside = quarantine.generate(Journal(request("echo a")))
-    while not isinstance(await anext(inside), Started):
-        pass
-    waiting = asyncio.create_task(text(quarantine.generate(Journal(request("echo b")))))
-    await asyncio.sleep(0)
-    finishing = asyncio.create_task(text(inside))
-    finishing.add_done_callback(lambda _: waiting.cancel())
-    await asyncio.wait([finishing, waiting])
-    assert finishing.result() == "a "
-    await soon(lambda: children() == before)

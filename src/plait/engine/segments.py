@@ -21,7 +21,7 @@ from plait.engine.sequence import whole_blocks
 from plait.engine.shelf import Shelf
 from plait.errors import GenerationFailed
 
-MIN_FETCHED = 32
+MIN_FETCHED = 16
 """Fewer tokens are computed sooner than they are read from a disk."""
 FETCH_SECONDS = 10.0
 """So long a request waits for files; then it computes what is in them."""

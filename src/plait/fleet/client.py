@@ -89,6 +89,7 @@ class Client:
         self.last_pulse: float | None = None
         """When the worker's engine last spoke, on the loop's clock."""
         self.died = asyncio.Event()
+        self._began = asyncio.get_running_loop().time()
         self._recent_steps: deque[float] = deque(maxlen=N_RECENT_STEPS)
         self._recent_rows: deque[float] = deque(maxlen=N_RECENT_STEPS)
         """What a row took in these steps."""
@@ -127,6 +128,9 @@ class Client:
         Leaving the loop early cancels the work.
         """
         id, stream = next(self._ids), _Stream(journal)
+        if self._has_hung_up():
+            journal.is_queued = True  # this worker never heard of it
+            raise _error(self._farewell)
         self._send(journal.order(id))
         self._streams[id] = stream
         has_failed = False
@@ -202,12 +206,7 @@ class Client:
     def _hear(self, event: Event) -> None:
         match event:
             case Stats():
-                self.stats = event
-                self.last_pulse = asyncio.get_running_loop().time()
-                self._recent_steps.extend(event.step_seconds)
-                steps = zip(event.step_seconds, event.step_rows, strict=False)
-                self._recent_rows.extend(seconds / n_rows for seconds, n_rows in steps if n_rows > 0)
-                self._tally.count_steps(event)
+                self._hear_stats(event)
             case Ready() | Failed(id=0) if self._loading.done():
                 self.close(f"it says {type(event).__name__}, and nobody asked")
             case Ready():
@@ -217,6 +216,17 @@ class Client:
                 self._loading.set_exception(_error(event))
             case _ if stream := self._streams.get(event.id):
                 stream.put(event)
+
+    def _hear_stats(self, stats: Stats) -> None:
+        """No step took longer than the worker has lived, whatever it says of that."""
+        self.stats = stats
+        self.last_pulse = asyncio.get_running_loop().time()
+        most = self.last_pulse - self._began
+        steps = [seconds if 0 <= seconds <= most else most for seconds in stats.step_seconds]
+        self._recent_steps.extend(steps)
+        rows = zip(steps, stats.step_rows, strict=False)
+        self._recent_rows.extend(seconds / n_rows for seconds, n_rows in rows if n_rows > 0)
+        self._tally.count_steps(stats)
 
     def _die(self) -> None:
         self.died.set()

@@ -3,12 +3,13 @@
 Knows what the file system says of a file, and not what is in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from plait import gguf
+from plait.config import parse_adapter
 from plait.errors import ModelChanged
 
 
@@ -24,6 +25,12 @@ class Fingerprint(Struct, frozen=True):
 def take(model: Path) -> list[Fingerprint]:
     """Of all files of the model whose first part is `model`. Raises `ModelChanged` when one is out of reach."""
     return [_of(path) for path in gguf.files(model)]
+
+
+def take_adapters(spellings: Iterable[str]) -> list[Fingerprint]:
+    """Of LoRA adapters as the settings say them. Who loads one that is not there says so."""
+    paths = (Path(parse_adapter(spelling)[0]) for spelling in spellings)
+    return [_of(path) for path in paths if path.exists()]
 
 
 def compare(loaded: Sequence[Fingerprint]) -> None:
@@ -48,12 +55,12 @@ def compare_mapped(loaded: Sequence[Fingerprint]) -> None:
 
 
 def _changed(path: Path) -> ModelChanged:
-    return ModelChanged(f"{path} has changed since it was loaded; unload the model and load it again")
+    return ModelChanged(f"{path.name} has changed since it was loaded; unload the model and load it again")
 
 
 def _of(path: Path) -> Fingerprint:
     try:
         found = path.stat()
     except OSError as error:
-        raise ModelChanged(f"{path} is out of reach: {error.strerror}") from error
+        raise ModelChanged(f"{path.name} is out of reach: {error.strerror}") from error
     return Fingerprint(path, found.st_size, found.st_mtime_ns, found.st_ino)

@@ -1,6 +1,6 @@
 """What one request was asked and what its client has been told: all that another worker needs to go on with it.
 
-Owned by the request's generator in `pool`, which writes each answer down before it hands it on.
+Owned by the request's generator in `pool`; `client` writes each answer down before it hands it on.
 """
 
 import secrets

@@ -6,7 +6,7 @@ says; what it is called and where it lies, `registry` does.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -151,11 +151,11 @@ class LocalFleet:
 
     def _pool(self, source: Source, fit: Fit, digest: str, cache_ram: int) -> Pool:
         files, alone = fingerprint.take(source.file), structs.replace(fit, slots=1)
-        start = partial(self._start, files)
+        start = partial(self._start, [*files, *fingerprint.take_adapters(self._config.engine.lora)])
         return Pool(
             self._plan(source, fit, cache_ram),
             start_worker=partial(start, self._order(source, fit, digest, fit.slots, cache_ram)),
-            start_alone=partial(start, self._order(source, alone, digest, fit.slots, cache_ram)),
+            start_alone=partial(start, self._order(source, alone, digest, fit.slots, cache_ram=0)),
             hang_seconds=self._config.models.hang_timeout,
             mapped=files if self._config.engine.mmap else (),
         )
@@ -170,7 +170,7 @@ class LocalFleet:
         if measured := worker.model.probed:
             self._probed[measured.key] = measured
             if not measured.facts.cut_short:
-                await asyncio.to_thread(probes.save, measured)
+                await _or_end(worker, asyncio.to_thread(probes.save, measured))
         return worker
 
     def _room(self, n_shared: int) -> int:
@@ -216,3 +216,12 @@ class LocalFleet:
         if not self._pools:
             raise ModelNotFound("no model is served", param="model")
         raise ModelNotFound(f"there is no model {name!r}; served are {', '.join(self._pools)}", param="model")
+
+
+async def _or_end(worker: Worker, last: Awaitable[None]) -> None:
+    """What is still to be done before somebody owns a worker. It is ended if that is cancelled."""
+    try:
+        await last
+    except BaseException:
+        await worker.stop(Unavailable("the model is not loaded"), grace=0)
+        raise

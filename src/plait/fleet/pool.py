@@ -78,6 +78,8 @@ class Pool:
         self._minding: asyncio.Task[None] | None = None
         self._created = int(time.time())
         self._is_leaving = False
+        """Takes no more requests; those that are inside go on."""
+        self._is_over = False
         self._news = asyncio.Event()
         """Set when a replica's state changes."""
         self._turnstile = Turnstile(plan.n_replicas * plan.n_slots + plan.max_queue, plan.max_queue_tokens)
@@ -114,15 +116,16 @@ class Pool:
                     replica.dismiss(error)
 
     def forget(self) -> None:
-        """Empty the prefix caches of all workers; those that are starting have what is on disk."""
+        """Empty the prefix caches of all workers, those that are starting included."""
         for replica in self._replicas:
-            if replica.worker:
-                replica.worker.client.forget()
+            replica.forget()
 
     async def generate(self, request: Request) -> AsyncGenerator[Answer, None]:
         """The answer, counted."""
         outcome = "cancelled"
         try:
+            if self._is_leaving:
+                raise Unavailable(f"{self.plan.name} is being unloaded")
             if self._n_vocab is not None:
                 check_ids(request.prompt, self._n_vocab)
                 check_biases(request.sampling.logit_bias, self._n_vocab)
@@ -139,6 +142,7 @@ class Pool:
             raise
         finally:
             self.tally.outcomes[outcome] += 1
+            self._share_out()
 
     async def _attempts(self, journal: Journal) -> AsyncGenerator[Answer, None]:
         """The answer, from as many workers as it takes.
@@ -157,9 +161,9 @@ class Pool:
                 journal.mark()
                 if journal.n_attempts >= MOST_ATTEMPTS:
                     raise
-                self.tally.n_resumed += 1
                 if journal.n_deaths == MOST_DEATHS:
                     raise self._poison.remember(journal.request) from None
+                self.tally.n_resumed += 1
 
     async def _attempt(self, journal: Journal) -> AsyncGenerator[Answer, None]:
         """What one of the replicas answers; while all of them are restarting, what is said to who waits."""
@@ -184,6 +188,11 @@ class Pool:
         workers = [replica.worker for replica in self._replicas if replica.worker]
         if workers:
             self._n_vocab = workers[0].model.n_vocab
+        self._share_out()
+
+    def _share_out(self) -> None:
+        """Who waits in a worker's queue goes to one that has room."""
+        workers = [replica.worker for replica in self._replicas if replica.worker]
         clients = [worker.client for worker in workers if not worker.client.died.is_set()]
         n_free = sum(max(0, self.plan.n_slots - client.n_running) for client in clients)
         for client in clients:
@@ -191,10 +200,10 @@ class Pool:
 
     def _workers(self) -> dict[int, Worker]:
         """Those that are ready. Raises `Unavailable` when there will be none soon."""
-        if self._is_leaving:
+        if self._is_over:
             raise Unavailable(f"{self.plan.name} is being unloaded")
         workers = {n: replica.worker for n, replica in enumerate(self._replicas) if replica.worker}
-        if not workers and self._state() != "restarting":
+        if not workers and self._prospect() != "restarting":
             raise not_ready(self.served())
         return {n: worker for n, worker in workers.items() if not worker.client.died.is_set()}
 
@@ -206,7 +215,7 @@ class Pool:
 
     async def stop(self, farewell: PlaitError) -> None:
         """End all workers; whoever still waits for an answer gets the farewell."""
-        self._is_leaving = True
+        self._is_leaving = self._is_over = True
         if self._minding:
             self._minding.cancel()
         self._quarantine.stop(farewell)
@@ -227,10 +236,11 @@ class Pool:
         )
 
     def _state(self) -> State:
-        if self._is_leaving:
-            return "unloading"
-        states = [replica.state for replica in self._replicas]
-        return min(states, key=PROSPECTS.index)
+        return "unloading" if self._is_leaving else self._prospect()
+
+    def _prospect(self) -> State:
+        """Its replicas' best."""
+        return min((replica.state for replica in self._replicas), key=PROSPECTS.index)
 
     def _reason(self) -> str:
         """Why it is not ready."""

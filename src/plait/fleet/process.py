@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from subprocess import DEVNULL, Popen, TimeoutExpired
 
 from plait.errors import ModelLoadFailed, PlaitError, Unavailable, WorkerDied
@@ -24,6 +25,8 @@ COMMAND = (sys.executable, "-P", "-m", "plait.worker")
 happens to be."""
 LOAD_SECONDS = 180.0
 """What a worker may take to be ready, besides reading its model: it may have to find out much."""
+GHOST_SECONDS = 0.5
+"""What a dead worker's last words get to be read, before its socket counts as dead, too: others may have that."""
 SLOWEST_DISK = 20_000_000
 """Bytes a second."""
 STDERR = 2
@@ -65,29 +68,31 @@ class Worker:
     model: ModelInfo
     """What it has loaded; `start` waits for that."""
 
-    def __init__(self, process: Popen[bytes], client: Client) -> None:
+    def __init__(self, process: Popen[bytes], pidfd: int, client: Client) -> None:
+        """Owns `pidfd`, which can be read when the process is dead."""
         self.client = client
         self._process = process
         self._grace = 0.0
         """Seconds that the process gets to end by itself once its socket has ended."""
         self._n_oom_kills = oom.n_kills()
         self._burial = asyncio.create_task(self._bury())
+        self._haunting = asyncio.create_task(self._exorcise(pidfd))
 
     @classmethod
     async def start(cls, launcher: Launcher, order: Load, tally: Tally, most_seconds: float = LOAD_SECONDS) -> "Worker":
         """Returns when the model is loaded; raises what the worker says of it, or `ModelLoadFailed`."""
-        worker = await cls._launch(launcher, tally)
+        worker, name = await cls._launch(launcher, tally), Path(order.path).name
         try:
             async with asyncio.timeout(most_seconds):
                 worker.model = await worker.client.load(order)
         except TimeoutError as error:
-            refusal = ModelLoadFailed(f"{order.path} was not loaded within {most_seconds:.0f} s")
+            refusal = ModelLoadFailed(f"{name} was not loaded within {most_seconds:.0f} s")
             await worker.stop(refusal, grace=0)
             raise refusal from error
         except WorkerDied as error:
-            raise ModelLoadFailed(f"the worker died while it loaded {order.path} ({await worker.wait()})") from error
+            raise ModelLoadFailed(f"the worker died while it loaded {name} ({await worker.wait()})") from error
         except (PlaitError, asyncio.CancelledError):
-            await worker.stop(Unavailable(f"{order.path} is not loaded"), grace=0)
+            await worker.stop(Unavailable(f"{name} is not loaded"), grace=0)
             raise
         return worker
 
@@ -101,11 +106,13 @@ class Worker:
                 with theirs:
                     process = launcher.launch(theirs.fileno())
                 undo.callback(_end, process)
+                pidfd = os.pidfd_open(process.pid)
+                undo.callback(os.close, pidfd)
                 client = Client(*await asyncio.open_unix_connection(sock=ours), tally)
             except OSError as error:
                 raise ModelLoadFailed(f"no worker can be started: {error}") from error
             undo.pop_all()
-            return cls(process, client)
+            return cls(process, pidfd, client)
 
     @property
     def pid(self) -> int:
@@ -127,8 +134,21 @@ class Worker:
         self.client.close("it is to end", farewell)
         await self.wait()
 
+    async def _exorcise(self, pidfd: int) -> None:
+        """A socket that lives on when its worker is dead is closed."""
+        is_dead, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(pidfd, is_dead.set)
+        try:
+            await is_dead.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+        await asyncio.sleep(GHOST_SECONDS)
+        self.client.close("it is dead, and somebody else has its socket")
+
     async def _bury(self) -> int:
         await self.client.died.wait()
+        self._haunting.cancel()
         try:
             return await asyncio.to_thread(self._process.wait, self._grace)
         except TimeoutExpired:

@@ -8,13 +8,16 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
-from plait.errors import PlaitError, Unavailable
+from plait.errors import ModelLoadFailed, PlaitError, Unavailable
 from plait.fleet.journal import PAUSE_SECONDS, Journal
 from plait.fleet.process import Worker
+from plait.fleet.supervisor import delay
 from plait.fleet.watch import watch
 from plait.protocol import Answer, Resuming
 
 OVER = Unavailable("the quarantine is over")
+MOST_STARTS = 5
+"""Of a worker, one after the other: its request is not to blame that it does not start."""
 
 
 class Quarantine:
@@ -78,10 +81,25 @@ class Quarantine:
         try:
             if self._over:
                 raise self._over
-            return self._take_vacant() or await self._start_worker()
+            worker = self._take_vacant() or await self._start()
+            if self._over:
+                await worker.stop(self._over, grace=0)
+                raise self._over
+            return worker
         except BaseException:
             self._door.release()
             raise
+
+    async def _start(self) -> Worker:
+        """A worker of its own, which may take several tries. Raises why there is none."""
+        for n in range(1, MOST_STARTS):
+            try:
+                return await self._start_worker()
+            except ModelLoadFailed:
+                await asyncio.sleep(delay(n))
+            if self._over:
+                raise self._over
+        return await self._start_worker()
 
     def _take_vacant(self) -> Worker | None:
         worker, self._vacant = self._vacant, None

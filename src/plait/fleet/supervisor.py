@@ -6,6 +6,7 @@ who asked for it, and is not tried again. One whose files have changed since has
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -61,6 +62,8 @@ class Supervisor:
         self.worker: Worker | None = None
         """Who works, while the state is "ready"."""
         self.n_restarts = 0
+        self._is_to_forget = False
+        """The next worker begins with an empty prefix cache."""
         self._start_worker = start_worker
         self._hang_seconds = hang_seconds
         self._news = news
@@ -96,6 +99,14 @@ class Supervisor:
         if self.worker:
             self.worker.client.close(why.message, why)
 
+    def forget(self) -> None:
+        """Empty the worker's prefix cache, and where there is no worker to hear it, the next one's."""
+        self._is_to_forget = True
+        if self.worker:
+            with contextlib.suppress(PlaitError):
+                self.worker.client.forget()
+                self._is_to_forget = False
+
     def replica(self) -> Replica:
         """What others may know of it."""
         client = self.worker.client if self.worker else None
@@ -115,6 +126,8 @@ class Supervisor:
 
     def _welcome(self, worker: Worker) -> None:
         self.worker = worker
+        if self._is_to_forget:
+            self.forget()
         self._change("ready", "")
 
     async def _keep(self) -> None:

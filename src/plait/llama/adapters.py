@@ -6,13 +6,13 @@ them, so its tokens are all computed with the same.
 """
 
 import ctypes
-import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from plait import gguf
+from plait.config import parse_adapter
 from plait.errors import BadRequest, ModelLoadFailed
 from plait.llama import lib
 from plait.llama.lib import native
@@ -34,17 +34,7 @@ class Adapter(NamedTuple):
 
 def load(model: int, spellings: Iterable[str]) -> list[Adapter]:
     """The adapters as the settings say them, on a native model. Raises `ModelLoadFailed`."""
-    return [_load(model, *parse(spelling)) for spelling in spellings]
-
-
-def parse(spelling: str) -> tuple[str, float]:
-    """`file.gguf` or `file.gguf=scale`. What follows the last `=` and is no number belongs to the file's name."""
-    path, _, text = spelling.rpartition("=")
-    try:
-        scale = float(text)
-    except ValueError:
-        return spelling, 1.0
-    return (path, scale) if path and math.isfinite(scale) else (spelling, 1.0)
+    return [_load(model, *parse_adapter(spelling)) for spelling in spellings]
 
 
 def chosen(wanted: Iterable[AdapterScale] | None, adapters: Sequence[Adapter]) -> tuple[float, ...]:

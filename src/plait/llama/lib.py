@@ -8,14 +8,36 @@ error. Knows nothing of models and contexts.
 import ctypes
 import functools
 import importlib.metadata
+import importlib.util
 import logging
 import os
+import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-import llama_cpp.llama_cpp as native
 from msgspec import Struct
+
+
+@contextmanager
+def _without_its_package(name: str) -> Iterator[None]:
+    """In the block, modules of a package are imported, and the package is not. This one would bring a model class of
+    its own with it, and a cache whose files are pickles: memory and start-up time that nothing is gained for."""
+    spec = importlib.util.find_spec(name)
+    if name in sys.modules or spec is None:
+        yield
+        return
+    sys.modules[name] = bare = types.ModuleType(name)
+    bare.__path__ = list(spec.submodule_search_locations or ())
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _without_its_package("llama_cpp"):
+    import llama_cpp.llama_cpp as native
 
 __all__ = [
     "CACHE_TYPES",

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from plait import gguf
 from plait.config import Engine as Settings
+from plait.config import parse_adapter
 from plait.errors import BadRequest, ModelLoadFailed, PlaitError
-from plait.llama import adapters, context, probe
+from plait.llama import context, probe
 from plait.llama.adapters import Adapter
 from plait.llama.fingerprint import fingerprint
 from plait.llama.model import Model
@@ -69,7 +70,7 @@ def measure(model: Model, settings: Settings, n_slots: int) -> Facts:
 
 def adapter_key(spelling: str) -> tuple[str, str]:
     """The digest of an adapter's file, and its scale."""
-    path, scale = adapters.parse(spelling)
+    path, scale = parse_adapter(spelling)
     return gguf.digest(Path(path)), str(scale)
 
 

@@ -14,7 +14,8 @@ from typing import get_args
 
 import plait
 from plait import gguf
-from plait.llama import adapters, lib
+from plait.config import parse_adapter
+from plait.llama import lib
 from plait.protocol import Load, Protection
 from plait.worker import landlock, seccomp
 from plait.worker.storage import Storage
@@ -63,7 +64,7 @@ def enter(load: Load, storage: Storage | None) -> tuple[Protection, ...]:
 def readable(load: Load) -> Iterator[str]:
     """What a worker without a GPU needs: its model, Python, and what the system says of itself."""
     yield from map(str, gguf.files(Path(load.path)))
-    yield from (adapters.parse(spelling)[0] for spelling in load.engine.lora)
+    yield from (parse_adapter(spelling)[0] for spelling in load.engine.lora)
     yield from SYSTEM
     yield from {sys.prefix, sys.base_prefix, *plait.__path__, *sys.path}
 

@@ -64,3 +64,12 @@ def test_what_a_worker_has_mapped_changes_only_when_it_is_written_to(tmp_path: P
     third.write_bytes(b"other weights")
     with pytest.raises(ModelChanged, match=f"{third.name} has changed"):
         fingerprint.compare_mapped(loaded)
+
+
+def test_adapters_that_are_there_have_a_fingerprint_too(tmp_path: Path) -> None:
+    (adapter := tmp_path / "adapter.gguf").write_bytes(b"some weights")
+    loaded = fingerprint.take_adapters([f"{adapter}=0.5", str(tmp_path / "absent.gguf")])
+    fingerprint.compare(loaded)
+    adapter.write_bytes(b"other weights")
+    with pytest.raises(ModelChanged, match=r"^adapter\.gguf has changed"):
+        fingerprint.compare(loaded)

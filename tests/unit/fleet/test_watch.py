@@ -1,5 +1,6 @@
 """How long a worker may be silent."""
 
+from plait.fleet.process import LOAD_SECONDS, load_seconds
 from plait.fleet.watch import longest_silence
 
 
@@ -15,3 +16,8 @@ def test_who_writes_slowly_may_have_to_read_a_prompt_next() -> None:
 def test_the_first_step_has_longer() -> None:
     assert longest_silence(None, None, hang_seconds=15) == 60
     assert longest_silence(None, None, hang_seconds=100) == 400
+
+
+def test_a_load_may_take_as_long_as_a_slow_disk_needs_for_the_file() -> None:
+    assert load_seconds(0) == LOAD_SECONDS
+    assert load_seconds(20_000_000_000) == LOAD_SECONDS + 1000
