@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -92,20 +91,6 @@ async def test_k15_a_worker_that_ends_in_silence_and_whose_socket_lives_on_is_re
         before = pid(pool)
         check_history([answer async for answer in pool.generate(counting(f"haunt {tmp_path / 'gone'}"))])
         assert pid(pool) != before
-
-
-async def test_workers_are_not_taken_to_hang_when_it_was_the_gateway_that_stood_still(open_pool: OpenPool) -> None:
-    async with open_pool(hang_seconds=1.5) as pool:
-        await soon(lambda: pool.served().replicas[0].patience < 3)
-        before = pid(pool)
-        stand_still()
-        assert await text(pool.generate(Request(prompt=RawPrompt("echo again")))) == "again "
-        assert (pid(pool), pool.served().replicas[0].n_restarts) == (before, 0)
-
-
-def stand_still() -> None:
-    """The event loop does nothing meanwhile, as when the process is stopped."""
-    subprocess.run(["sleep", "5"], check=True)
 
 
 async def test_a_worker_that_stands_still_for_a_moment_is_left_alone(open_pool: OpenPool) -> None:

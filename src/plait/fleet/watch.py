@@ -17,16 +17,12 @@ CHUNK_ROWS = 64
 
 async def watch(worker: Worker, hang_seconds: float) -> str:
     """Returns when a worker is dead; if it hung, it was helped, and the return says so."""
-    loop = asyncio.get_running_loop()
     while True:
-        began = loop.time()
         try:
             # Not `wait_for`: in Python 3.11 that forgets a cancel that comes just as the worker dies.
             async with asyncio.timeout(hang_seconds / 3):
                 await worker.client.died.wait()
         except TimeoutError:
-            if loop.time() - began > hang_seconds / 2:
-                continue  # this process stood still, and has not read yet what the worker said meanwhile
             silence = worker.client.silence()
             if silence is not None and silence > patience(worker.client, hang_seconds):
                 worker.kill()
