@@ -21,15 +21,14 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from importlib.resources import files
 from itertools import chain
 
 import httpx2
-from msgspec import structs
 
 from benchmarks.random_model import random_model
+from benchmarks.random_workloads import PATIENCE, differing
 from benchmarks.report import Row, as_they_come, interleaved, show
 from plait import config
 from plait.cores import n_cores
@@ -43,7 +42,7 @@ from plait.llama.probe import probe
 from plait.llama.sampling import Sampler
 from plait.llama.verdict import judge
 from plait.protocol import Sampling, Verdict
-from tests.native.reproducible import Bench, Heard, run_workload
+from tests.native.reproducible import Heard
 from tests.serving import Server, serving
 
 QUANTIZATIONS = ("q8_0", "q4_0", "q4_k_m")
@@ -55,7 +54,6 @@ N_OUTPUT = 32
 WIDTHS = (1, 2, 4, 8, 16)
 ROUNDS = 3
 N_STEPS = 20
-PATIENCE = 600.0
 SERVERS = (
     ("--slots", "2", "-c", "1024", "-ub", "512"),
     ("--slots", "4", "-c", "2048", "-ub", "128"),
@@ -72,23 +70,6 @@ def workloads(n: int) -> Iterator[Row]:
         different = list(chain.from_iterable(processes.map(differing, shares)))
     yield Row("random workloads", n, "workloads")
     yield Row("with another text than alone", len(different), "workloads", "<= 0")
-
-
-def differing(seeds: Sequence[int]) -> list[int]:
-    """Those of them whose workload has other texts than its requests have alone."""
-    settings = config.Engine(threads=1, batch_size=512, ubatch_size=256)
-    found = []
-    with Model(str(files("plait.demo") / "plait-demo.gguf"), settings) as model:
-        verdict = judge(probe(model, settings, n_slots=5, seconds=PATIENCE), 5)
-        bench = Bench(model, settings, structs.replace(verdict, pad_to=max(2, verdict.pad_to)))
-        for seed in seeds:
-            try:
-                run_workload(bench, seed)
-                print(f"workload {seed}: as alone", file=sys.stderr)
-            except AssertionError:
-                found.append(seed)
-                print(f"workload {seed}: other texts than alone", file=sys.stderr)
-    return found
 
 
 # ── texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
