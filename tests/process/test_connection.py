@@ -76,6 +76,14 @@ async def test_a_second_head_that_does_not_come_is_not_waited_for() -> None:
         assert response.count(b"HTTP/1.1 408 ") == 1
 
 
+async def test_an_empty_line_behind_an_answer_is_no_head_that_begins() -> None:
+    async with connected(settings=HASTY) as (reader, writer):
+        writer.write(LIVEZ)
+        await reader.readuntil(b'{"ready":true')
+        writer.write(b"\r\n")
+        assert b"HTTP/1.1 408 " in await reader.read()
+
+
 async def test_a_head_that_drips_has_no_more_time() -> None:
     async with connected(settings=HASTY) as (reader, writer):
 

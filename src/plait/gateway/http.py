@@ -84,6 +84,9 @@ class Connection(HttpToolsProtocol):
             self._n_head_bytes += len(data)
             if self._n_head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif not (self._waiting or self._is_answering() or self.transport.is_closing()):
+            # An empty line has ended uvicorn's wait for the next request, and is none to the parser.
+            self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
