@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 from plait.config import Config, Server
+from plait.errors import WorkerDied
 from plait.gateway.app import create_app
 from plait.gateway.http import MAX_SURPLUS
 from plait.gateway.listeners import listening
 from plait.gateway.server import answering
+from plait.protocol import Text
 from tests.fakes.fleet import FakeFleet, done, play, say, started
 from tests.waiting import SECONDS, soon
 
@@ -178,6 +180,22 @@ async def test_a_long_answer_outlives_the_head_that_waits_behind_it() -> None:
         assert status(await reader.readuntil(b"\r\n\r\n")) == 200
         writer.write(b"host: localhost\r\n\r\n")
         await reader.readuntil(b'{"ready":true')
+
+
+@pytest.mark.parametrize("path", [b"/llm-http/stream", b"/server-parallel/completion"])
+async def test_an_answer_that_breaks_off_has_no_end_and_is_no_defect(
+    path: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = FakeFleet(play(started(), Text(0, 0, "word", [1]), WorkerDied("the engine is gone")))
+    async with connected(fleet) as streams:
+        streams[1].write(HEAD.replace(b"/v1/completions", path) + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
+        response = await answer(streams)
+    assert status(response) == 200
+    assert b"word" in response
+    assert not response.endswith(b"0\r\n\r\n")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "the engine is gone" in record.getMessage()
 
 
 # ── who does not read ────────────────────────────────────────────────────────────────────────────────────────────

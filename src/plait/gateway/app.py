@@ -93,8 +93,11 @@ class Gateway:
             # Makes the router raise its 404 and 405 instead of answering with plain text.
             scope["app"] = self
             exchange = Exchange(scope, receive, send, request_id)
-            await self._answer(scope, exchange)
-            self.traffic.statuses[exchange.status] += 1
+            try:
+                await self._answer(scope, exchange)
+            finally:
+                if exchange.status:
+                    self.traffic.statuses[exchange.status] += 1
 
     async def _answer(self, scope: Scope, exchange: "Exchange") -> None:
         try:

@@ -9,7 +9,10 @@ import socket
 import struct
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from plait.web.respond import BrokenOff
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -114,6 +117,18 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser has stopped."""
         self._refuse(self._refusal)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            try:
+                await app(scope, receive, send)
+            except BrokenOff:
+                # uvicorn would do the same, and take it for a defect.
+                cycle.response_complete = True
+                self.transport.close()
+                self._await_end()
+
+        super()._start_asgi_task(cycle, run)
 
     def _await_head(self) -> None:
         self._stop_waiting()
