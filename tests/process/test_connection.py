@@ -1,10 +1,11 @@
 """What becomes of a connection whose request is too long, too slow, or wrong, or whose client does not read."""
 
 import asyncio
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
@@ -238,6 +239,26 @@ async def test_who_reads_slowly_is_not() -> None:
                 await asyncio.sleep(0.3)
             assert (await reader.read()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
             writer.close()
+
+
+def accepted(client: object) -> socket.socket:
+    """The server's end of a connection, which is in this process, too."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError), socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as end:
+            if end.getpeername() == client:
+                return end.dup()
+    raise AssertionError("nobody has accepted it")
+
+
+@pytest.mark.parametrize(("write_timeout", "silence"), [(0.2, 5), (60, 60), (86_400, 32_767)])
+async def test_the_kernel_looks_whether_a_silent_client_is_there(write_timeout: float, silence: int) -> None:
+    async with connected(settings=Server(port=0, write_timeout=write_timeout)) as streams:
+        await ask(streams)
+        with accepted(streams[1].get_extra_info("sockname")) as end:
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            told = [end.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+    assert told == [silence, silence // 4, 4, 2000 * silence]
 
 
 # ── too many connections ─────────────────────────────────────────────────────────────────────────────────────────

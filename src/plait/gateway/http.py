@@ -5,8 +5,10 @@ it. A client that takes nothing of what there is for it counts as gone.
 """
 
 import asyncio
+import math
 import socket
 import struct
+from collections.abc import Iterator
 from http import HTTPStatus
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -23,6 +25,11 @@ SURPLUS_SECONDS = 1.0
 RETRY_SECONDS = 1
 MAX_PIPELINED = 16
 """Requests that may lie behind the one that is being answered."""
+
+LEAST_SILENCE, MOST_SILENCE = 5, 32_767
+"""Seconds that a client's machine may say nothing before it is asked whether it is there: a machine may stand still
+for some, and TCP knows no more of them."""
+N_QUESTIONS = 4
 
 DROP = struct.pack("ii", 1, 0)
 """SO_LINGER: what is not sent yet is dropped when the socket is closed, and the other end is told."""
@@ -51,6 +58,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        watch(transport.get_extra_info("socket"), self.write_timeout)
         n_surplus = len(self.connections) - self.max_connections
         if n_surplus > MAX_SURPLUS:
             transport.abort()
@@ -190,3 +198,23 @@ class Connection(HttpToolsProtocol):
                 lines.append(f"retry-after: {RETRY_SECONDS}")
             self.transport.write("\r\n".join([*lines, "", ""]).encode())
         self.transport.close()
+
+
+def watch(connection: socket.socket, seconds: float) -> None:
+    """Have the kernel find out when a client's machine is gone without a word: after twice so many seconds."""
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _questions(seconds):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _questions(seconds: float) -> Iterator[tuple[int, int]]:
+    """TCP's options, as far as the platform has them: when it asks, how often, and how long it waits for an answer."""
+    silence = min(max(math.ceil(seconds), LEAST_SILENCE), MOST_SILENCE)
+    options = {
+        "TCP_KEEPIDLE": silence,
+        "TCP_KEEPINTVL": silence // N_QUESTIONS,
+        "TCP_KEEPCNT": N_QUESTIONS,
+        "TCP_USER_TIMEOUT": 2 * silence * 1000,
+    }
+    return ((getattr(socket, name), value) for name, value in options.items() if hasattr(socket, name))
