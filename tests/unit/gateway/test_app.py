@@ -283,6 +283,14 @@ async def test_a_draining_gateway_answers_probes_only() -> None:
 
 
 @pytest.mark.anyio
+async def test_whom_a_draining_gateway_refuses_goes_elsewhere_next_time() -> None:
+    async with gateway(traffic=Traffic(is_draining=True)) as http:
+        for method in ("GET", "POST"):
+            response = await http.request(method, "/v1/models")
+            assert (response.status_code, response.headers["connection"]) == (503, "close")
+
+
+@pytest.mark.anyio
 async def test_an_answer_that_breaks_off_is_counted() -> None:
     traffic = Traffic()
     async with gateway(fleet=FakeFleet(play(started(), WorkerDied("gone"))), traffic=traffic) as http:
