@@ -152,9 +152,11 @@ def test_d6_a_host_that_is_none_is_refused(server: Server, host: str) -> None:
 
 
 def test_d7_every_route_wants_the_key(locked: Server) -> None:
-    fleet = FakeFleet()
-    table = Table(DIALECTS, Config().server.dialect, fleet, admin.routes(fleet, Traffic(), bytes))
-    for route in table.routes():
+    fleet, traffic = FakeFleet(), Traffic()
+    own, aliases = admin.routes(fleet, traffic, bytes), admin.aliases(fleet, traffic)
+    routes = Table(DIALECTS, Config().server.dialect, fleet, own, aliases).routes()
+    assert {route.path for route in routes} > {"/livez", "/health", "/v1/models"}
+    for route in routes:
         for method in route.methods or ():
             path = route.path.replace("{", "").replace("}", "").replace(":path", "")
             answer = HTTP.request(method, locked.url + path)
