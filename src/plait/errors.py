@@ -34,12 +34,14 @@ class PlaitError(Exception):
 
     status = 500
     code = "internal_error"
+    usual_retry: int | None = None
+    """`retry_after` where nobody knows better."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after = retry_after
+        self.retry_after = self.usual_retry if retry_after is None else retry_after
 
 
 class BadRequest(PlaitError):
@@ -73,7 +75,7 @@ class Unauthorized(PlaitError):
 
 
 class Forbidden(PlaitError):
-    """A Host or an Origin that this server does not answer."""
+    """A Host that is not this machine's, where only this machine is served; or a key that may not do what it asks."""
 
     status, code = 403, "forbidden"
 
@@ -148,12 +150,14 @@ class WorkerDied(PlaitError):
     """The engine process that worked on the request is gone."""
 
     status, code = 503, "worker_died"
+    usual_retry = 1
 
 
 class Unavailable(PlaitError):
     """Loading or draining; try again."""
 
     status, code = 503, "unavailable"
+    usual_retry = 1
 
 
 class ModelChanged(Unavailable):

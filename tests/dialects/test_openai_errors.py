@@ -43,6 +43,11 @@ def test_when_to_come_back_is_a_header() -> None:
     assert "retry-after" not in refuse(errors.Overloaded("full")).headers
 
 
+@pytest.mark.parametrize("kind", [kind for kind in errors.KINDS if kind.status == 503])
+def test_a_503_always_has_it(kind: type[PlaitError]) -> None:
+    assert int(refuse(errors.from_code(kind.code, "")).headers["retry-after"]) >= 1
+
+
 @pytest.mark.anyio
 async def test_a_context_overflow_says_openais_code_and_what_the_worker_said() -> None:
     fleet = FakeFleet(play(errors.ContextOverflow("the prompt has 600 tokens, the context 512", param="messages")))

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Event
 from urllib.parse import urlsplit
 
@@ -90,6 +91,17 @@ def workers(server: Server) -> list[tuple[str, int, int]]:
     """Each worker: its model, its process, and how many it had before."""
     models = HTTP.get(f"{server.url}/admin/models").json()
     return [(model["name"], each["pid"], each["n_restarts"]) for model in models for each in model["replicas"]]
+
+
+def resident(server: Server) -> dict[int, int]:
+    """What RAM the gateway and its workers have, in bytes, by process."""
+    return {pid: n_resident(pid) for pid in (server.process.pid, *(pid for _, pid, _ in workers(server)))}
+
+
+def n_resident(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (n_kib,) = (line.split()[1] for line in lines if line.startswith("VmRSS:"))
+    return int(n_kib) * 1024
 
 
 def say(server: Server, data: bytes) -> bytes:

@@ -6,9 +6,12 @@ from threading import Event
 
 import pytest
 
-from tests.inputs.asking import PROBE, STEADY, complete, listen, text_of, workers
+from tests.inputs.asking import PROBE, STEADY, complete, listen, resident, text_of, workers
 from tests.serving import Server, serving
 from tests.waiting import SECONDS
+
+MOST_GROWTH = 64 * 2**20
+"""Bytes of RAM that one input may leave a process with."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +35,7 @@ def steady(server: Server) -> str:
 @pytest.fixture(autouse=True)
 def unharmed(server: Server, probe: str, steady: str) -> Iterator[None]:
     """Whatever a test sends: nobody else notices."""
-    before = workers(server)
+    before, had = workers(server), resident(server)
     has_begun, is_enough = Event(), Event()
     with ThreadPoolExecutor(1) as pool:
         listening = pool.submit(listen, server, has_begun, is_enough)
@@ -45,3 +48,4 @@ def unharmed(server: Server, probe: str, steady: str) -> Iterator[None]:
     assert steady.startswith(heard) if was_to_go_on else heard == steady
     assert text_of(complete(server, **PROBE)) == probe
     assert workers(server) == before
+    assert all(has - had[pid] < MOST_GROWTH for pid, has in resident(server).items())

@@ -83,16 +83,18 @@ def test_d1_a_huge_path(server: Server) -> None:
 
 
 SLOW = {
-    "a head": (GET + b"x: ", b"y"),
-    "no head": (b"", b""),
-    "a body": (POST + b"content-length: 1000\r\n\r\n{", b" "),
-    "chunks": (POST + b"transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a head": (GET + b"x: ", b"y", [408]),
+    "no head": (b"", b"", [408]),
+    "a body": (POST + b"content-length: 1000\r\n\r\n{", b" ", [408]),
+    "chunks": (POST + b"transfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n", [408]),
+    "empty lines": (b"\r\n", b"\r\n", [408]),
+    "empty lines behind an answer": (GET + b"\r\n", b"\r\n", [200, 408]),
 }
 
 
-@pytest.mark.parametrize(("data", "drop"), SLOW.values(), ids=SLOW.keys())
-def test_d2_who_sends_slowly_is_not_waited_for(hasty: Server, data: bytes, drop: bytes) -> None:
-    assert statuses(knock(hasty, 30, data, drop)) == [408]
+@pytest.mark.parametrize(("data", "drop", "answers"), SLOW.values(), ids=SLOW.keys())
+def test_d2_who_sends_slowly_is_not_waited_for(hasty: Server, data: bytes, drop: bytes, answers: list[int]) -> None:
+    assert statuses(knock(hasty, 30, data, drop)) == answers
 
 
 def test_d3_who_does_not_read_is_cut_off_and_holds_up_nobody(server: Server) -> None:
@@ -150,9 +152,11 @@ def test_d6_a_host_that_is_none_is_refused(server: Server, host: str) -> None:
 
 
 def test_d7_every_route_wants_the_key(locked: Server) -> None:
-    fleet = FakeFleet()
-    table = Table(DIALECTS, Config().server.dialect, fleet, admin.routes(fleet, Traffic(), bytes))
-    for route in table.routes():
+    fleet, traffic = FakeFleet(), Traffic()
+    own, aliases = admin.routes(fleet, traffic, bytes), admin.aliases(fleet, traffic)
+    routes = Table(DIALECTS, Config().server.dialect, fleet, own, aliases).routes()
+    assert {route.path for route in routes} > {"/livez", "/health", "/v1/models"}
+    for route in routes:
         for method in route.methods or ():
             path = route.path.replace("{", "").replace("}", "").replace(":path", "")
             answer = HTTP.request(method, locked.url + path)

@@ -13,7 +13,7 @@ from plait.config import Engine
 from plait.fleet import budget
 from plait.gguf import GGUFError
 from tests.inputs import spoilt
-from tests.inputs.asking import TALE, complete, is_refused, post, workers
+from tests.inputs.asking import PROBE, TALE, complete, is_refused, post, text_of, workers
 from tests.serving import Server, serving
 from tests.waiting import until
 
@@ -60,11 +60,12 @@ def test_f1_what_does_not_read_well_is_refused_with_a_reason(server: Server, tmp
             answer = load(server, path)
             assert is_refused(answer, status=500)
             assert "spoilt.gguf" in answer.json()["error"]["message"]
+            assert listed(server) == ("failed", answer.json()["error"]["message"])
     assert n_refused > 500
     assert workers(server) == before
 
 
-def test_f1_what_reads_well_is_served_or_refused_by_its_worker(server: Server, tmp_path: Path) -> None:
+def test_f1_what_reads_well_is_served_or_refused_by_its_worker(server: Server, probe: str, tmp_path: Path) -> None:
     path, n_tried = tmp_path / "spoilt.gguf", 0
     for mutant in spoilt.mutants(N_MUTANTS, seed=2):
         mutant.write(path)
@@ -73,9 +74,12 @@ def test_f1_what_reads_well_is_served_or_refused_by_its_worker(server: Server, t
         n_tried += 1
         answer = load(server, path)
         if answer.status_code == 201:
+            assert post(server, prompt=TALE, model="spoilt", max_tokens=4).json()
+            assert text_of(complete(server, **PROBE)) == probe
             assert httpx2.delete(f"{server.url}/admin/models/spoilt", timeout=30).status_code == 204
         else:
             assert answer.json()["error"]["code"] == "model_load_failed"
+            assert listed(server) == ("failed", answer.json()["error"]["message"])
     assert n_tried == N_TRIED
 
 

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import llama_cpp
+import msgspec
 import pytest
 
-from tests.inputs.asking import TALE, chat, post, send, workers
-from tests.serving import Server
+from tests.inputs.asking import chat, complete, send, workers
+from tests.serving import Server, serving
 
 
 def test_g1_a_worker_listens_nowhere(server: Server) -> None:
@@ -23,6 +24,7 @@ def test_g1_a_worker_listens_nowhere(server: Server) -> None:
     assert all(len(row) == 7 for row in unix if row[6] in sockets)
 
 
+SECRET = "The password is xyzzy and the name is Quentin. " * 20
 SPOKEN = [
     b'{"prompt": 7}',
     b'{"prompt": "a", "model": "nobody"}',
@@ -41,9 +43,25 @@ def test_g2_a_refusal_tells_nothing_of_the_inside(server: Server, body: bytes) -
 
 def test_g3_one_clients_words_are_not_in_anothers_answer(server: Server) -> None:
     """The cache is shared, but only with who sends the very same beginning."""
-    post(server, prompt="The password is xyzzy and the name is Quentin.", max_tokens=4)
-    assert "xyzzy" not in chat(server, "What is the password?", max_tokens=60).text
-    assert "xyzzy" not in post(server, prompt=TALE, max_tokens=60).text
+    complete(server, prompt=SECRET)
+    asked, told = chat(server, "What is the password?", max_tokens=60), complete(server, max_tokens=60)
+    assert asked.status_code == 200
+    assert "xyzzy" not in asked.text + told.text
+
+
+def n_cached(server: Server, key: str) -> int:
+    """How much of the secret was known to the holder of a key."""
+    answer = send(server, msgspec.json.encode({"prompt": SECRET, "max_tokens": 1}), x_api_key=key)
+    assert answer.status_code == 200, answer.text
+    n: int = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+    return n
+
+
+def test_g3_what_one_key_asked_is_not_known_to_another() -> None:
+    with serving("--api-key", "two", "--threads", "1", "--memory-budget", "1GiB", key="one") as own:
+        assert n_cached(own, "one") == 0
+        assert n_cached(own, "two") == 0
+        assert n_cached(own, "one") > 0
 
 
 def test_g6_no_way_to_compute_elsewhere_is_shipped() -> None:

@@ -1,18 +1,21 @@
 """What becomes of a connection whose request is too long, too slow, or wrong, or whose client does not read."""
 
 import asyncio
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 
 from plait.config import Config, Server
+from plait.errors import WorkerDied
 from plait.gateway.app import create_app
 from plait.gateway.http import MAX_SURPLUS
 from plait.gateway.listeners import listening
 from plait.gateway.server import answering
+from plait.protocol import Text
 from tests.fakes.fleet import FakeFleet, done, play, say, started
 from tests.waiting import SECONDS, soon
 
@@ -74,6 +77,14 @@ async def test_a_second_head_that_does_not_come_is_not_waited_for() -> None:
         response = await answer(streams)
         assert status(response) == 200
         assert response.count(b"HTTP/1.1 408 ") == 1
+
+
+async def test_an_empty_line_behind_an_answer_is_no_head_that_begins() -> None:
+    async with connected(settings=HASTY) as (reader, writer):
+        writer.write(LIVEZ)
+        await reader.readuntil(b'{"ready":true')
+        writer.write(b"\r\n")
+        assert b"HTTP/1.1 408 " in await reader.read()
 
 
 async def test_a_head_that_drips_has_no_more_time() -> None:
@@ -172,6 +183,22 @@ async def test_a_long_answer_outlives_the_head_that_waits_behind_it() -> None:
         await reader.readuntil(b'{"ready":true')
 
 
+@pytest.mark.parametrize("path", [b"/llm-http/stream", b"/server-parallel/completion"])
+async def test_an_answer_that_breaks_off_has_no_end_and_is_no_defect(
+    path: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = FakeFleet(play(started(), Text(0, 0, "word", [1]), WorkerDied("the engine is gone")))
+    async with connected(fleet) as streams:
+        streams[1].write(HEAD.replace(b"/v1/completions", path) + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
+        response = await answer(streams)
+    assert status(response) == 200
+    assert b"word" in response
+    assert not response.endswith(b"0\r\n\r\n")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "the engine is gone" in record.getMessage()
+
+
 # ── who does not read ────────────────────────────────────────────────────────────────────────────────────────────
 
 LONG = say(*["word" * 250_000] * 16)
@@ -212,6 +239,26 @@ async def test_who_reads_slowly_is_not() -> None:
                 await asyncio.sleep(0.3)
             assert (await reader.read()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
             writer.close()
+
+
+def accepted(client: object) -> socket.socket:
+    """The server's end of a connection, which is in this process, too."""
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError), socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM) as end:
+            if end.getpeername() == client:
+                return end.dup()
+    raise AssertionError("nobody has accepted it")
+
+
+@pytest.mark.parametrize(("write_timeout", "silence"), [(0.2, 5), (60, 60), (86_400, 32_767)])
+async def test_the_kernel_looks_whether_a_silent_client_is_there(write_timeout: float, silence: int) -> None:
+    async with connected(settings=Server(port=0, write_timeout=write_timeout)) as streams:
+        await ask(streams)
+        with accepted(streams[1].get_extra_info("sockname")) as end:
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            told = [end.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+    assert told == [silence, silence // 4, 4, 2000 * silence]
 
 
 # ── too many connections ─────────────────────────────────────────────────────────────────────────────────────────

@@ -26,7 +26,7 @@ from plait.errors import BadRequest, MethodNotAllowed, NotFound, PlaitError, Uns
 from plait.fleet.base import Fleet
 from plait.protocol import Answer, Done, Pin, RawPrompt, Request, Sampling, Started, Text, TokenPrompt
 from plait.web import access, guard
-from plait.web.respond import respond
+from plait.web.respond import BrokenOff, respond
 
 logger = logging.getLogger(__name__)
 
@@ -240,8 +240,8 @@ async def keep(path: Path, prompt: Kept) -> None:
 async def lines(answer: AsyncGenerator[Answer, None], n_restored: int) -> AsyncGenerator[bytes, None]:
     """One part a token: the prompt's without what was restored, then the answer's.
 
-    There is no word for a failure: a prompt that the model cannot take has no text at all, and what fails later ends
-    where it is.
+    There is no word for a failure: a prompt that the model cannot take has no text at all, and what fails later breaks
+    off where it is.
     """
     has_begun = False
     async with aclosing(answer):
@@ -260,6 +260,8 @@ async def lines(answer: AsyncGenerator[Answer, None], n_restored: int) -> AsyncG
             if not has_begun and not isinstance(error, BadRequest):
                 raise
             logger.warning("an answer ends early: %s", error)
+            if has_begun:
+                raise BrokenOff from error
             yield b""
 
 

@@ -23,7 +23,7 @@ from plait.fleet.base import Fleet
 from plait.protocol import Answer, Done, Resuming, Text
 from plait.web import guard, sse
 from plait.web.access import TENANT
-from plait.web.respond import JSON, respond
+from plait.web.respond import JSON, BrokenOff, respond
 
 ALLOW_ORIGIN = {"access-control-allow-origin": "*"}
 PREFLIGHT = ALLOW_ORIGIN | {"access-control-allow-methods": "*", "access-control-allow-headers": "content-type"}
@@ -136,8 +136,9 @@ async def streamed(shared: Shared, body: Body, persona: Persona | None) -> Async
         except PlaitError as error:
             if not has_begun:
                 raise
-            # This wire has no words for it: its streams just end.
+            # This wire has no words for it.
             logger.warning("the answer in slot %d was cut off: %s", slot.id, error.message)
+            raise BrokenOff from error
 
 
 class Piece(Struct, frozen=True):

@@ -93,13 +93,17 @@ class Gateway:
             # Makes the router raise its 404 and 405 instead of answering with plain text.
             scope["app"] = self
             exchange = Exchange(scope, receive, send, request_id)
-            await self._answer(scope, exchange)
-            self.traffic.statuses[exchange.status] += 1
+            try:
+                await self._answer(scope, exchange)
+            finally:
+                if exchange.status:
+                    self.traffic.statuses[exchange.status] += 1
 
     async def _answer(self, scope: Scope, exchange: "Exchange") -> None:
         try:
             if self.traffic.is_draining and scope["path"] not in admin.PROBES:
-                raise Unavailable("the server is shutting down", retry_after=1)
+                exchange.is_last = True
+                raise Unavailable("the server is shutting down")
             await self.app(scope, exchange.receive, exchange.send)
         except Exception as error:
             if exchange.status:
@@ -140,6 +144,8 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.status = 0
         """Of the answer, once it has begun."""
+        self.is_last = False
+        """Whether the client is to come back on another connection, where somebody else may answer."""
         self._receive, self._send = receive, send
         self._headers = [(b"x-request-id", request_id.encode())]
         self._has_unread_body = any(
@@ -155,8 +161,8 @@ class Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self._has_unread_body:
-                # Or the server would go on to read it, however long it is, in search of the next request.
+            # An unread body would be read, however long it is, in search of the next request.
+            if self.is_last or self._has_unread_body:
                 self._headers.append((b"connection", b"close"))
             message["headers"] = [*message.get("headers", ()), *self._headers]
         await self._send(message)

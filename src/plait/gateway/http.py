@@ -5,11 +5,16 @@ it. A client that takes nothing of what there is for it counts as gone.
 """
 
 import asyncio
+import math
 import socket
 import struct
+from collections.abc import Iterator
 from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from plait.web.respond import BrokenOff
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_HEADERS = 100
@@ -20,6 +25,11 @@ SURPLUS_SECONDS = 1.0
 RETRY_SECONDS = 1
 MAX_PIPELINED = 16
 """Requests that may lie behind the one that is being answered."""
+
+LEAST_SILENCE, MOST_SILENCE = 5, 32_767
+"""Seconds that a client's machine may say nothing before it is asked whether it is there: a machine may stand still
+for some, and TCP knows no more of them."""
+N_QUESTIONS = 4
 
 DROP = struct.pack("ii", 1, 0)
 """SO_LINGER: what is not sent yet is dropped when the socket is closed, and the other end is told."""
@@ -48,6 +58,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        watch(transport.get_extra_info("socket"), self.write_timeout)
         n_surplus = len(self.connections) - self.max_connections
         if n_surplus > MAX_SURPLUS:
             transport.abort()
@@ -84,6 +95,9 @@ class Connection(HttpToolsProtocol):
             self._n_head_bytes += len(data)
             if self._n_head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif not (self._waiting or self._is_answering() or self.transport.is_closing()):
+            # An empty line has ended uvicorn's wait for the next request, and is none to the parser.
+            self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -111,6 +125,18 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser has stopped."""
         self._refuse(self._refusal)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            try:
+                await app(scope, receive, send)
+            except BrokenOff:
+                # uvicorn would do the same, and take it for a defect.
+                cycle.response_complete = True
+                self.transport.close()
+                self._await_end()
+
+        super()._start_asgi_task(cycle, run)
 
     def _await_head(self) -> None:
         self._stop_waiting()
@@ -172,3 +198,23 @@ class Connection(HttpToolsProtocol):
                 lines.append(f"retry-after: {RETRY_SECONDS}")
             self.transport.write("\r\n".join([*lines, "", ""]).encode())
         self.transport.close()
+
+
+def watch(connection: socket.socket, seconds: float) -> None:
+    """Have the kernel find out when a client's machine is gone without a word: after twice so many seconds."""
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _questions(seconds):
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _questions(seconds: float) -> Iterator[tuple[int, int]]:
+    """TCP's options, as far as the platform has them: when it asks, how often, and how long it waits for an answer."""
+    silence = min(max(math.ceil(seconds), LEAST_SILENCE), MOST_SILENCE)
+    options = {
+        "TCP_KEEPIDLE": silence,
+        "TCP_KEEPINTVL": silence // N_QUESTIONS,
+        "TCP_KEEPCNT": N_QUESTIONS,
+        "TCP_USER_TIMEOUT": 2 * silence * 1000,
+    }
+    return ((getattr(socket, name), value) for name, value in options.items() if hasattr(socket, name))

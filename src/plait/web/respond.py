@@ -21,6 +21,13 @@ CLIENT_LEFT = 499
 """nginx's status for a request whose client did not wait. Nobody reads it but logs and tests."""
 
 
+class BrokenOff(Exception):
+    """What parts raise that cannot go on and have no words for it: the client's transfer ends without its end.
+
+    It is no error of anybody's, and whoever raises it has told the log why.
+    """
+
+
 async def respond(request: Request, parts: AsyncGenerator[bytes, None], media_type: str) -> Response:
     """Answer with `parts`: joined, with a Content-Length, if they are JSON; else each as it comes."""
     async with while_connected(request.receive):

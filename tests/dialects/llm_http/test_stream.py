@@ -21,6 +21,7 @@ from plait.fleet.registry import DEMO, resolve
 from plait.gateway.app import create_app
 from plait.gateway.table import Dialect
 from plait.protocol import Cached, Pin, Progress, RawPrompt, Request, Sampling, Started, Text, TokenPrompt
+from plait.web.respond import BrokenOff
 from tests.dialects.llm_http.asking import only_file
 from tests.fakes.fleet import FakeFleet, Step, done, play, served
 from tests.unit.gateway.asking import gateway
@@ -82,8 +83,12 @@ async def test_what_was_restored_is_not_played_back() -> None:
     assert await parts(BEGUN, done(0, 0), n_restored=2) == [b"", *ECHO[3:]]
 
 
-async def test_a_failure_ends_the_text_where_it_is() -> None:
-    assert await parts(BEGUN, Text(0, 0, "a", [1]), WorkerDied("gone")) == [*ECHO, b"a\n", b""]
+async def test_a_failure_breaks_the_text_off_where_it_is() -> None:
+    steps, said = play(BEGUN, Text(0, 0, "a", [1]), WorkerDied("gone")), list[bytes]()
+    with pytest.raises(BrokenOff):
+        async for part in lines(FakeFleet(steps).generate(None, Request(prompt=RawPrompt(""))), 0):
+            said.append(part)
+    assert said == [*ECHO, b"a\n"]
 
 
 async def test_a_prompt_that_does_not_fit_is_answered_with_nothing() -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from plait import errors
 from plait.config import Config, Server
-from plait.dialects.server_parallel import refuse, routes
-from plait.dialects.server_parallel_state import OWN, SYSTEM_PROMPT, Settings
+from plait.dialects.server_parallel import Body, refuse, routes, streamed
+from plait.dialects.server_parallel_state import OWN, SYSTEM_PROMPT, Settings, Shared
 from plait.errors import PlaitError
 from plait.fleet.base import Fleet
 from plait.gateway.app import create_app
 from plait.gateway.table import Dialect
 from plait.protocol import RawPrompt, Resuming, Sampling, Text
+from plait.web.respond import BrokenOff
 from tests.dialects.server_parallel.asking import SWITCH, gateway
 from tests.fakes.fleet import FakeFleet, done, play, say, started
 from tests.unit.gateway.asking import gateway as ordinary
@@ -109,9 +110,12 @@ async def test_an_error_before_the_first_token_has_a_status() -> None:
     assert response.headers["content-type"] == "text/plain"
 
 
-async def test_an_error_after_it_just_ends_the_stream(caplog: pytest.LogCaptureFixture) -> None:
-    response = await ask(FakeFleet(play(started(), Text(0, 0, "a", [1]), errors.WorkerDied("the worker died"))))
-    assert response.content == b'data: {"content":"a","slot_id":0}\n\n'
+async def test_an_error_after_it_breaks_the_stream_off(caplog: pytest.LogCaptureFixture) -> None:
+    steps, said = (started(), Text(0, 0, "a", [1]), errors.WorkerDied("the worker died")), list[bytes]()
+    with pytest.raises(BrokenOff):
+        async for piece in streamed(Shared(FakeFleet(play(*steps)), OWN), Body(), None):
+            said.append(piece)
+    assert b"".join(said) == b'data: {"content":"a","slot_id":0}\n\n'
     assert "the worker died" in caplog.text
 
 

@@ -8,13 +8,14 @@ from starlette.routing import Route
 
 from plait.config import Config, ConfigError, Server
 from plait.dialects import openai
-from plait.errors import Overloaded
+from plait.errors import Overloaded, WorkerDied
 from plait.fleet.base import Served
 from plait.gateway import admin
 from plait.gateway.app import DIALECTS, create_app
 from plait.gateway.table import Dialect
 from plait.gateway.traffic import Traffic
-from tests.fakes.fleet import FakeFleet, play
+from plait.web.respond import BrokenOff
+from tests.fakes.fleet import FakeFleet, play, started
 from tests.unit.gateway.asking import gateway
 
 LOCKED = Server(api_key=("secret", "other"))
@@ -279,6 +280,23 @@ async def test_a_draining_gateway_answers_probes_only() -> None:
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert (await http.get("/livez")).status_code == 200
         assert (await http.get("/metrics")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_whom_a_draining_gateway_refuses_goes_elsewhere_next_time() -> None:
+    async with gateway(traffic=Traffic(is_draining=True)) as http:
+        for method in ("GET", "POST"):
+            response = await http.request(method, "/v1/models")
+            assert (response.status_code, response.headers["connection"]) == (503, "close")
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_breaks_off_is_counted() -> None:
+    traffic = Traffic()
+    async with gateway(fleet=FakeFleet(play(started(), WorkerDied("gone"))), traffic=traffic) as http:
+        with pytest.raises(BrokenOff):
+            await http.post("/llm-http/stream", json=ASK)
+    assert traffic.statuses == {200: 1}
 
 
 @pytest.mark.anyio
