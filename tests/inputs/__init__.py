@@ -26,6 +26,5 @@ Where an answer is another than the one that one might expect:
   address. One client may take all of them for as long as it keeps asking something.
 * D6, a Host that is none: 403 where only this machine is served, as for every Host that is not this machine's; with API
   keys, or for other machines, any Host will do. No decision but that one looks at it, and the key is asked for first.
-* F5, diskcache is installed and imported by workers, because the binding to libllama wants it, and never used: nothing
-  here makes a cache of it, so no pickle is read.
+* F5, diskcache is installed, because the binding to libllama wants it, and no process imports it.
 """

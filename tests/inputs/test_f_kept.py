@@ -1,5 +1,7 @@
 """F: what lies in a cache directory when a server starts, spoilt by somebody in between."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,3 +56,9 @@ def test_f4_f5_a_spoilt_cache_is_not_believed(server: Server, tmp_path: Path, sp
 def test_f5_nobody_else_may_look_into_it(server: Server, tmp_path: Path) -> None:
     ask(tmp_path / "cache")
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "cache").rglob("*") if path.is_dir()} == {0}
+
+
+@pytest.mark.parametrize("process", ["plait.worker.service", "plait.gateway.server"])
+def test_f5_no_process_imports_a_cache_of_pickles(process: str) -> None:
+    code = f"import sys, {process}, plait.llama.lib; sys.exit('diskcache' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
