@@ -161,14 +161,8 @@ def find(fleet: Fleet, name: str | None) -> Served:
 async def weave(answers: Sequence[AsyncGenerator[Answer, None]], n: int) -> AsyncGenerator[list[Answer], None]:
     """Several prompts' answers as one stream, in batches of what came at once.
 
-    Choice `i` of prompt `k` is choice `k * n + i` of the whole. The first error ends all; so does leaving. Where there
-    is one choice, nothing comes at once, and nobody has to be waited for but its answer.
+    Choice `i` of prompt `k` is choice `k * n + i` of the whole. The first error ends all; so does leaving.
     """
-    if len(answers) == n == 1:
-        async with aclosing(answers[0]) as answer:
-            async for event in answer:
-                yield [event]
-        return
     said: list[Answer] = []
     news = asyncio.Event()
     listeners = {asyncio.create_task(_listen(answer, k * n, said, news)) for k, answer in enumerate(answers)}
