@@ -164,6 +164,7 @@ class ModelChanged(Unavailable):
     """The file is not what was loaded from it, so no other worker may take over."""
 
     code = "model_changed"
+    usual_retry = 30
 
 
 class DeadlineExceeded(PlaitError):

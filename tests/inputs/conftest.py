@@ -48,4 +48,5 @@ def unharmed(server: Server, probe: str, steady: str) -> Iterator[None]:
     assert steady.startswith(heard) if was_to_go_on else heard == steady
     assert text_of(complete(server, **PROBE)) == probe
     assert workers(server) == before
-    assert all(has - had[pid] < MOST_GROWTH for pid, has in resident(server).items())
+    growths = {pid: has - had[pid] for pid, has in resident(server).items()}
+    assert max(growths.values()) < MOST_GROWTH, growths

@@ -206,7 +206,6 @@ def test_a14_a_thousand_clients_that_hang_up_at_once(server: Server) -> None:
     until(lambda: look.n_answered() >= n_before + 1000)
     until(lambda: look("plait_http_running") == 1)  # who looks: the steady stream ends, too
     until(lambda: look(*AT_WORK) == 0)
-    assert look.n_answered() == n_before + 1001
 
 
 def test_a14_clients_that_hang_up_at_their_first_word(server: Server) -> None:

@@ -13,7 +13,7 @@ from plait.config import Engine
 from plait.fleet import budget
 from plait.gguf import GGUFError
 from tests.inputs import spoilt
-from tests.inputs.asking import PROBE, TALE, complete, is_refused, post, text_of, workers
+from tests.inputs.asking import HTTP, PROBE, TALE, complete, is_refused, post, text_of, workers
 from tests.serving import Server, serving
 from tests.waiting import until
 
@@ -129,7 +129,7 @@ def test_f1_f3_what_only_a_worker_notices_is_not_tried_again(
 
 def listed(server: Server) -> tuple[str, str]:
     """How the operator is told of it, and why."""
-    (model,) = (each for each in server.get("/admin/models").json() if each["name"] == "spoilt")
+    (model,) = (each for each in HTTP.get(f"{server.url}/admin/models").json() if each["name"] == "spoilt")
     return model["state"], model["reason"]
 
 

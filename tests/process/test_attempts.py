@@ -1,7 +1,6 @@
 """A request whose workers die for ever, each after it was of use: that has an end, too, and it is told."""
 
 import asyncio
-import os
 import socket
 from contextlib import suppress
 
@@ -55,7 +54,7 @@ async def test_attempts_are_bounded_and_the_last_is_told_as_an_error() -> None:
         ours, theirs = socket.socketpair()
         process = launcher.launch(ours.fileno())
         client = Client(*await asyncio.open_unix_connection(sock=ours), tally)
-        worker = Worker(process, os.pidfd_open(process.pid), client)
+        worker = Worker(process, client)
         lives.add(asyncio.create_task(live(theirs)))
         worker.model = await worker.client.load(order("good"))
         return worker

@@ -1,4 +1,5 @@
-"""How much prompt a step may take, learned from how long steps took. Pure arithmetic; the engine holds the watch."""
+"""How much prompt a step may take, and with how many rows its writers are decoded, learned from how long steps took.
+Pure arithmetic; the engine holds the watch."""
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ MORE_ROWS = 3
 """For nobody, at most, in a decode step."""
 WORTH_ROWS = 0.001
 """Seconds that they have to save."""
+ANEW = 16
+"""Of so many steps that would get some, one gets none: it shows whether that is still slower."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +38,8 @@ class Pace:
         default_factory=lambda: defaultdict(partial(deque[float], maxlen=N_REMEMBERED))
     )
     """The latest decode calls, by the rows that they had."""
+    n_widened: int = 0
+    """Decode calls that had to be wider, or would have had to be."""
 
     def heard_decode(self, seconds: float) -> None:
         self.decode_seconds = _smooth(self.decode_seconds, seconds)
@@ -53,7 +58,10 @@ class Pace:
         widths = range(n, min(n + MORE_ROWS, most) + 1)
         known = {rows: median(seconds) for rows in widths if (seconds := self.latest(rows))}
         fastest = min(known, key=lambda rows: known[rows], default=n)
-        return fastest if known.get(n, 0.0) - known.get(fastest, 0.0) >= WORTH_ROWS else n
+        if known.get(n, 0.0) - known.get(fastest, 0.0) < WORTH_ROWS:
+            return n
+        self.n_widened += 1
+        return fastest if self.n_widened % ANEW else n
 
     def latest(self, n_rows: int) -> deque[float]:
         """Calls with so many rows, if there were enough to tell anything."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import structs
 
 from plait import protocol, wire
 from plait.errors import BodyTooLarge, PlaitError, WorkerDied, from_code
@@ -129,7 +130,7 @@ class Client:
         """
         id, stream = next(self._ids), _Stream(journal)
         if self._has_hung_up():
-            journal.is_queued = True  # this worker never heard of it
+            journal.n_attempts, journal.is_queued = journal.n_attempts + 1, True  # this worker never heard of it
             raise _error(self._farewell)
         self._send(journal.order(id))
         self._streams[id] = stream
@@ -226,7 +227,7 @@ class Client:
         self._recent_steps.extend(steps)
         rows = zip(steps, stats.step_rows, strict=False)
         self._recent_rows.extend(seconds / n_rows for seconds, n_rows in rows if n_rows > 0)
-        self._tally.count_steps(stats)
+        self._tally.count_steps(structs.replace(stats, step_seconds=steps))
 
     def _die(self) -> None:
         self.died.set()

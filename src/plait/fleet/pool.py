@@ -244,7 +244,7 @@ class Pool:
 
     def _reason(self) -> str:
         """Why it is not ready."""
-        state = self._state()
+        state = self._prospect()
         reasons = (replica.reason for replica in self._replicas if replica.state == state)
         return "" if state == "ready" else next(reasons, "")
 

@@ -68,15 +68,16 @@ class Worker:
     model: ModelInfo
     """What it has loaded; `start` waits for that."""
 
-    def __init__(self, process: Popen[bytes], pidfd: int, client: Client) -> None:
-        """Owns `pidfd`, which can be read when the process is dead."""
+    def __init__(self, process: Popen[bytes], client: Client) -> None:
         self.client = client
         self._process = process
         self._grace = 0.0
         """Seconds that the process gets to end by itself once its socket has ended."""
-        self._n_oom_kills = oom.n_kills()
+        self.look_at_memory()
+        self._pidfd = _pidfd(process)
+        if self._pidfd is not None:
+            asyncio.get_running_loop().add_reader(self._pidfd, self._leave)
         self._burial = asyncio.create_task(self._bury())
-        self._haunting = asyncio.create_task(self._exorcise(pidfd))
 
     @classmethod
     async def start(cls, launcher: Launcher, order: Load, tally: Tally, most_seconds: float = LOAD_SECONDS) -> "Worker":
@@ -106,13 +107,11 @@ class Worker:
                 with theirs:
                     process = launcher.launch(theirs.fileno())
                 undo.callback(_end, process)
-                pidfd = os.pidfd_open(process.pid)
-                undo.callback(os.close, pidfd)
                 client = Client(*await asyncio.open_unix_connection(sock=ours), tally)
             except OSError as error:
                 raise ModelLoadFailed(f"no worker can be started: {error}") from error
             undo.pop_all()
-            return cls(process, pidfd, client)
+            return cls(process, client)
 
     @property
     def pid(self) -> int:
@@ -134,21 +133,29 @@ class Worker:
         self.client.close("it is to end", farewell)
         await self.wait()
 
-    async def _exorcise(self, pidfd: int) -> None:
-        """A socket that lives on when its worker is dead is closed."""
-        is_dead, loop = asyncio.Event(), asyncio.get_running_loop()
-        loop.add_reader(pidfd, is_dead.set)
-        try:
-            await is_dead.wait()
-        finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-        await asyncio.sleep(GHOST_SECONDS)
-        self.client.close("it is dead, and somebody else has its socket")
+    def look_at_memory(self) -> None:
+        """It lives: whoever the kernel has ended for lack of memory, it was not this one."""
+        self._n_oom_kills = oom.n_kills()
+
+    def _leave(self) -> None:
+        """The process is dead, and so is its socket, though somebody else may have that."""
+        loop = asyncio.get_running_loop()
+        self._stop_watching()
+        loop.call_later(GHOST_SECONDS, self._close_dead)
+
+    def _close_dead(self) -> None:
+        if not self.client.died.is_set():
+            self.client.close("it is dead, and somebody else has its socket")
+
+    def _stop_watching(self) -> None:
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
 
     async def _bury(self) -> int:
         await self.client.died.wait()
-        self._haunting.cancel()
+        self._stop_watching()
         try:
             return await asyncio.to_thread(self._process.wait, self._grace)
         except TimeoutExpired:
@@ -165,6 +172,14 @@ def environment() -> dict[str, str]:
     """A worker's: ours without the keys in it, all settings come with `Load`; and numpy needs no threads there."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_WORKERS)}
     return {**kept, "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _pidfd(process: Popen[bytes]) -> int | None:
+    """What can be read when a process is dead; None where the kernel has no such thing, and its socket has to do."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        return None
 
 
 def _end(process: Popen[bytes]) -> None:

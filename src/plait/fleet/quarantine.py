@@ -91,11 +91,13 @@ class Quarantine:
             raise
 
     async def _start(self) -> Worker:
-        """A worker of its own, which may take several tries. Raises why there is none."""
+        """A worker of its own, which may take several tries, as long as each is short. Raises why there is none."""
         for n in range(1, MOST_STARTS):
             try:
                 return await self._start_worker()
-            except ModelLoadFailed:
+            except ModelLoadFailed as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    raise
                 await asyncio.sleep(delay(n))
             if self._over:
                 raise self._over

@@ -70,7 +70,7 @@ def _from_hub(source: str, progress: Progress) -> Source:
         raise ModelNotFound(f"{source} is not of the form hf:owner/repo or hf:owner/repo:quant")
     repo, quant = said["repo"], said["quant"] or ""
     name = repo.rpartition("/")[2] + (f":{quant}" if quant else "")
-    from plait.fleet import download  # see there why not at the top
+    from plait.fleet import download  # not at the top: a quarter of a second, and memory that a server would keep
 
     return Source(name, download.fetch(repo, quant, progress))
 

@@ -100,7 +100,7 @@ class Supervisor:
             self.worker.client.close(why.message, why)
 
     def forget(self) -> None:
-        """Empty the worker's prefix cache, and where there is no worker to hear it, the next one's."""
+        """Empty the worker's prefix cache, or the next one's, if there is none now."""
         self._is_to_forget = True
         if self.worker:
             with contextlib.suppress(PlaitError):

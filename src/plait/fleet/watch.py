@@ -23,6 +23,7 @@ async def watch(worker: Worker, hang_seconds: float) -> str:
             async with asyncio.timeout(hang_seconds / 3):
                 await worker.client.died.wait()
         except TimeoutError:
+            worker.look_at_memory()
             silence = worker.client.silence()
             if silence is not None and silence > patience(worker.client, hang_seconds):
                 worker.kill()

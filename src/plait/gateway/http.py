@@ -5,6 +5,7 @@ it. A client that takes nothing of what there is for it counts as gone.
 """
 
 import asyncio
+import contextlib
 import math
 import socket
 import struct
@@ -58,7 +59,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        watch(transport.get_extra_info("socket"), self.write_timeout)
+        with contextlib.suppress(OSError):  # it is closed already
+            watch(transport.get_extra_info("socket"), self.write_timeout)
         n_surplus = len(self.connections) - self.max_connections
         if n_surplus > MAX_SURPLUS:
             transport.abort()

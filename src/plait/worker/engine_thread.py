@@ -116,7 +116,6 @@ class EngineThread(threading.Thread):
         self.pulse()
         self.bridge.flush()
         while self.obey():
-            self.bridge.flush()  # who waits in the queue has no part in what the step does
             self.n_rows = self.engine.step()
             self.bridge.n_steps = self.engine.counts.steps
             self.pulse()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plait.engine.pace import Pace
+from plait.engine.pace import ANEW, Pace
 from plait.engine.sequence import BLOCK
 
 seconds = st.floats(1e-6, 10.0)
@@ -70,6 +70,17 @@ def heard(*medians: float) -> Pace:
 def test_rows_are_added_where_more_of_them_take_less_time() -> None:
     pace = heard(0.005, 0.020, 0.018, 0.012)
     assert [pace.n_rows(n, most=16) for n in (1, 2, 3, 4, 5)] == [1, 4, 4, 4, 5]
+
+
+def test_rows_that_were_slow_once_are_not_taken_for_slow_for_ever() -> None:
+    """Each step takes as long as its rows say, and three were slow only while that was found out."""
+    pace = heard(0.005, 0.006, 0.018, 0.012)
+    widths = []
+    for _ in range(10 * ANEW):
+        widths.append(pace.n_rows(3, most=4))
+        pace.heard_rows(0.010 if widths[-1] == 3 else 0.012, widths[-1])
+    assert set(widths[:ANEW]) == {3, 4}
+    assert widths[-1] == 3
 
 
 def test_no_more_rows_are_added_than_there_are_streams() -> None:
