@@ -22,12 +22,15 @@ def main() -> None:
     found = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
     programs = sorted(name.removeprefix("bench_") for name in found if name.startswith("bench_"))
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name in ("all", *WORKLOADS):
+    wants_help = sys.argv[2:3] in (["-h"], ["--help"])
+    if name in WORKLOADS and wants_help:
+        print(f"{WORKLOADS[name].title}, on all servers. The arguments are those of `all`.")
+    elif name in ("all", *WORKLOADS):
         sys.argv[0] = "benchmarks"
         runpy.run_module("benchmarks.bench_all", run_name="__main__")
     elif name in programs:
         source = Path(__file__).with_name(f"bench_{name}.py").read_text()
-        if sys.argv[2:3] == ["--help"] and not speaks_for_itself(source):
+        if wants_help and not speaks_for_itself(source):
             print(ast.get_docstring(ast.parse(source)))
             return
         sys.argv[:2] = [f"benchmarks {name}"]

@@ -135,7 +135,7 @@ def conversion(source: Path, path: Path, head: BitNetHead) -> Row:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks bitnet")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks bitnet", description=__doc__)
     parser.add_argument("--layers", type=int, default=OFFICIAL.n_layer, help="of the model's 30")
     parser.add_argument("--threads", type=int, default=1, help="with one, the processor's time is measured")
     parser.add_argument("--rounds", type=int, default=5, help="prompts; tokens are written 16 times as often")

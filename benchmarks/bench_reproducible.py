@@ -221,6 +221,8 @@ def main() -> None:
         "servers": servers(),
         "cost": chain.from_iterable(map(cost, QUANTIZATIONS)),
     }
+    if word and word not in parts:
+        sys.exit(f"there is no part {word}; there are {', '.join(parts)}")
     show("reproducible", as_they_come(chain.from_iterable(part for name, part in parts.items() if word in ("", name))))
 
 

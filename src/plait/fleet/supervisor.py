@@ -152,7 +152,7 @@ class Supervisor:
         self._record.note(loop.time(), was_useful=lived >= HEALTHY_SECONDS or has_written(worker.client))
         how = await worker.wait()
         self._change(self._state_after_death(), hangs or f"the worker died ({how})")
-        logger.warning("%s after %.1f s; it is replaced", self.reason, lived)
+        logger.warning("process %d: %s after %.1f s; it is replaced", worker.pid, self.reason, lived)
 
     def _state_after_death(self) -> State:
         return "failed" if self._record.is_hopeless else "restarting"

@@ -5,6 +5,7 @@ finish. The second ends the waiting, the third is the system's own.
 """
 
 import asyncio
+import logging
 import os
 import resource
 import signal
@@ -28,6 +29,8 @@ from plait.gateway.listeners import address, listening
 from plait.gateway.table import Dialect
 from plait.gateway.traffic import Traffic
 from plait.web.leaving import leavable
+
+logger = logging.getLogger(__name__)
 
 OnReady = Callable[[Sequence[Served], Sequence[str]], None]
 """Told what is served, and the addresses."""
@@ -90,11 +93,19 @@ async def _run(
                     traffic.is_preparing = False
                     on_ready(fleet.models(), addresses)
                     await asyncio.Event().wait()
-                traffic.is_draining = True
-                async with _until_signal(config.server.drain_timeout):
-                    await traffic.is_quiet.wait()
+                await _drain(traffic, config.server.drain_timeout)
             finally:
                 await fleet.close()
+
+
+async def _drain(traffic: Traffic, seconds: float) -> None:
+    """Take no more requests, and let those that run finish, for so long at most."""
+    traffic.is_draining = True
+    logger.info("shutting down; %d requests have %g s to be answered", traffic.n_running, seconds)
+    async with _until_signal(seconds):
+        await traffic.is_quiet.wait()
+    if traffic.n_running:
+        logger.warning("%d answers are cut off", traffic.n_running)
 
 
 @asynccontextmanager
