@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 import msgspec
@@ -114,6 +115,16 @@ def test_d3_who_does_not_read_is_cut_off_and_holds_up_nobody(server: Server) -> 
 
 def test_d4_a_gigabyte_is_refused_unread(server: Server) -> None:
     assert statuses(say(server, POST + b"content-length: 1000000000\r\n\r\n{")) == [413]
+
+
+def test_d4_who_sends_all_before_it_reads_is_told_too(server: Server) -> None:
+    """As many HTTP libraries do."""
+    address = urlsplit(server.url)
+    for _ in range(5):
+        connection = HTTPConnection(str(address.hostname), address.port, timeout=60)
+        connection.request("POST", "/v1/completions", b" " * 6_000_000, {"content-type": "application/json"})
+        assert connection.getresponse().status == 413
+        connection.close()
 
 
 def test_d4_chunks_are_counted(server: Server) -> None:

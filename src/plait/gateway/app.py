@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+import anyio
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
@@ -77,6 +78,10 @@ class Cors(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         called = super().__call__ if self.table.is_for_pages(scope) else self.app
         await called(scope, receive, send)
+
+
+HEARING_SECONDS = 1.0
+"""What is left of a body may be sent for so long after the answer to it."""
 
 
 class Gateway:
@@ -165,4 +170,14 @@ class Exchange:
             if self.is_last or self._has_unread_body:
                 self._headers.append((b"connection", b"close"))
             message["headers"] = [*message.get("headers", ()), *self._headers]
+        elif self._has_unread_body and not message.get("more_body"):
+            await self._send({**message, "more_body": True})
+            await self._hear_out()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    async def _hear_out(self) -> None:
+        """Whoever still sends when its connection is closed does not read the answer: drop the rest, for a while."""
+        with anyio.move_on_after(HEARING_SECONDS):
+            while self._has_unread_body:
+                await self.receive()
