@@ -136,7 +136,8 @@ class LocalFleet:
         """A pool for the model, in the list under its name, and its memory set aside."""
         async with self._admission:
             if source.name in self._pools:
-                raise Conflict(f"a model named {source.name} is served already; NAME={source.path.name} gives this one another name", param="model")
+                taken = f"a model named {source.name} is served already; NAME=FILE gives this one another"
+                raise Conflict(taken, param="model")
             header = await asyncio.to_thread(gguf.skim, source.file)
             gguf.check(header)
             room = self._room(header.n_file_bytes if self._config.engine.mmap else 0)
