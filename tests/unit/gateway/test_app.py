@@ -1,10 +1,11 @@
 """What a request passes on its way to a route, and what becomes of errors."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from msgspec import structs
 from starlette.routing import Route
+from starlette.types import Message
 
 from plait.config import Config, ConfigError, Server
 from plait.dialects import openai
@@ -93,16 +94,31 @@ async def test_without_a_key_nobody_gets_past_any_path_but_one(headers: dict[str
 
 
 @pytest.mark.anyio
-async def test_who_has_no_key_is_told_so_before_the_body_is_read() -> None:
-    async def body() -> AsyncIterator[bytes]:
-        raise AssertionError("the body was read")
-        yield b""
-
+async def test_who_has_no_key_is_told_so() -> None:
     async with gateway(LOCKED) as http:
-        response = await http.post("/v1/completions", content=body())
+        response = await http.post("/v1/completions", json=ASK)
     assert response.json()["error"]["code"] == "invalid_api_key"
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.headers["connection"] == "close"
+
+
+@pytest.mark.anyio
+async def test_a_refusal_that_needs_no_body_is_said_before_that_is_read_and_the_rest_is_dropped() -> None:
+    """Who still sends when the connection is closed would not read why."""
+    order: list[str] = []
+    rest = iter([True, True, False])
+
+    async def receive() -> Message:
+        order.append("body read")
+        return {"type": "http.request", "body": b"x", "more_body": next(rest)}
+
+    async def send(message: Message) -> None:
+        order.append("answer" if message.get("body") else message["type"])
+
+    head = [(b"host", b"localhost"), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "headers": head}
+    await create_app(Config(server=LOCKED), FakeFleet())(scope, receive, send)
+    assert order == ["http.response.start", "answer", *["body read"] * 3, "http.response.body"]
 
 
 @pytest.mark.parametrize("headers", [{"authorization": "Bearer other"}, {"x-api-key": "secret"}])
