@@ -3,7 +3,8 @@
 `python -m benchmarks overload [SECONDS]`: the demo model, first with as many clients as keep it busy, which gives its
 capacity, then with once, twice and five times that, by turns, SECONDS (3) each. The load is open: requests come at
 seeded random times, whether or not earlier ones were answered. Goodput counts whole answers, without each turn's first
-second.
+second; the peak is the highest of all, the capacity included. Where there are several cores, the worker has one of its
+own: who asks would take its time.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ N_KILLS = 10
 
 @pytest.mark.timeout(300)
 def test_no_stream_is_lost_while_workers_are_killed() -> None:
-    with serving("-m", DEMO, "--threads", "1", "--reproducible", "--log-level", "error") as server:
+    with serving("-m", DEMO, "--threads", "1", "--log-level", "error") as server:
         chaos = bench_chaos.run(server.url, N_KILLS)
     assert len(chaos.kills) == N_KILLS
     assert len(chaos.pauses) >= N_KILLS

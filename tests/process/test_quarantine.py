@@ -1,6 +1,7 @@
 """Requests that may be why workers die run alone, on workers that are real processes without a model."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 import pytest
@@ -10,7 +11,7 @@ from plait.fleet.journal import Journal
 from plait.fleet.process import Launcher, Worker
 from plait.fleet.quarantine import MOST_STARTS, Quarantine
 from plait.metrics import Tally
-from plait.protocol import Started
+from plait.protocol import Answer, Started
 from tests.process.conftest import order
 from tests.process.test_workers import children, request, text
 from tests.waiting import SECONDS, soon
@@ -18,20 +19,39 @@ from tests.waiting import SECONDS, soon
 pytestmark = pytest.mark.anyio
 
 
+class Starts:
+    """Starts workers, and counts them."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher, self.n = launcher, 0
+
+    async def __call__(self) -> Worker:
+        self.n += 1
+        return await Worker.start(self.launcher, order("good"), Tally())
+
+
+async def begun(quarantine: Quarantine, prompt: str) -> AsyncGenerator[Answer, None]:
+    """A request that has a worker."""
+    answers = quarantine.generate(Journal(request(prompt)))
+    while not isinstance(await anext(answers), Started):
+        pass
+    return answers
+
+
 async def test_who_leaves_the_quarantine_twice_leaves_its_door_open(launcher: Launcher) -> None:
-    begun = asyncio.Event()
+    has_begun = asyncio.Event()
 
     async def start() -> Worker:
         """Goes on when it is cancelled."""
         with suppress(asyncio.CancelledError):
-            if not begun.is_set():
-                begun.set()
+            if not has_begun.is_set():
+                has_begun.set()
                 await asyncio.Event().wait()
         return await Worker.start(launcher, order("good"), Tally())
 
     quarantine = Quarantine(start, 30)
     leaving = asyncio.create_task(text(quarantine.generate(Journal(request("echo first")))))
-    await begun.wait()
+    await has_begun.wait()
     for _ in range(2):
         asyncio.get_running_loop().call_soon(leaving.cancel)
         await asyncio.wait([leaving], timeout=0.01)
@@ -40,29 +60,21 @@ async def test_who_leaves_the_quarantine_twice_leaves_its_door_open(launcher: La
 
 
 async def test_the_quarantine_starts_one_worker_for_those_who_wait_and_come_to_no_harm(launcher: Launcher) -> None:
-    before, n_started = children(), 0
-
-    async def start() -> Worker:
-        nonlocal n_started
-        n_started += 1
-        return await Worker.start(launcher, order("good"), Tally())
-
-    quarantine = Quarantine(start, 30)
+    before, starts = children(), Starts(launcher)
+    quarantine = Quarantine(starts, 30)
     prompts = ["echo a", "echo b", "crash", "echo c", "echo d"]
     told = (text(quarantine.generate(Journal(request(prompt)))) for prompt in prompts)
     a, b, crash, c, d = await asyncio.gather(*told, return_exceptions=True)
     assert (a, b, c, d) == ("a ", "b ", "c ", "d ")
     assert isinstance(crash, WorkerDied)
-    assert n_started == 2
+    assert starts.n == 2
     assert children() == before
 
 
 async def test_at_the_end_those_in_quarantine_and_before_its_door_are_told_why(launcher: Launcher) -> None:
     before = children()
-    quarantine = Quarantine(lambda: Worker.start(launcher, order("good"), Tally()), 30)
-    inside = quarantine.generate(Journal(request("hang")))
-    while not isinstance(await anext(inside), Started):
-        pass
+    quarantine = Quarantine(Starts(launcher), 30)
+    inside = await begun(quarantine, "hang")
     waiting = asyncio.create_task(text(quarantine.generate(Journal(request("echo b")))))
     await asyncio.sleep(0)
     quarantine.stop(Unavailable("the server is shutting down"))
@@ -73,31 +85,21 @@ async def test_at_the_end_those_in_quarantine_and_before_its_door_are_told_why(l
 
 
 async def test_who_leaves_the_quarantine_early_leaves_his_worker_to_nobody(launcher: Launcher) -> None:
-    before, n_started = children(), 0
-
-    async def start() -> Worker:
-        nonlocal n_started
-        n_started += 1
-        return await Worker.start(launcher, order("good"), Tally())
-
-    quarantine = Quarantine(start, 30)
-    inside = quarantine.generate(Journal(request("hang")))
-    while not isinstance(await anext(inside), Started):
-        pass
+    before, starts = children(), Starts(launcher)
+    quarantine = Quarantine(starts, 30)
+    inside = await begun(quarantine, "hang")
     waiting = asyncio.create_task(text(quarantine.generate(Journal(request("echo b")))))
     for _ in range(10):
         await asyncio.sleep(0)
     await inside.aclose()
-    assert (await waiting, n_started) == ("b ", 2)
+    assert (await waiting, starts.n) == ("b ", 2)
     await soon(lambda: children() == before)
 
 
 async def test_who_waits_for_the_quarantine_and_leaves_leaves_no_worker_behind(launcher: Launcher) -> None:
     before = children()
-    quarantine = Quarantine(lambda: Worker.start(launcher, order("good"), Tally()), 30)
-    inside = quarantine.generate(Journal(request("echo a")))
-    while not isinstance(await anext(inside), Started):
-        pass
+    quarantine = Quarantine(Starts(launcher), 30)
+    inside = await begun(quarantine, "echo a")
     waiting = asyncio.create_task(text(quarantine.generate(Journal(request("echo b")))))
     await asyncio.sleep(0)
     finishing = asyncio.create_task(text(inside))

@@ -1,9 +1,8 @@
 """How much prompt a step may take, and with how many rows its writers are decoded, learned from how long steps took.
 Pure arithmetic; the engine holds the watch."""
 
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass, field
-from functools import partial
 from statistics import median
 
 from plait.engine.sequence import BLOCK
@@ -34,9 +33,7 @@ class Pace:
     """One step of the writers."""
     prompt_seconds: float = 0.0
     """One prompt token, in chunks of at least a block; 0 before the first."""
-    by_rows: defaultdict[int, deque[float]] = field(
-        default_factory=lambda: defaultdict(partial(deque[float], maxlen=N_REMEMBERED))
-    )
+    by_rows: dict[int, deque[float]] = field(default_factory=dict)
     """The latest decode calls, by the rows that they had."""
     n_widened: int = 0
     """Decode calls that had to be wider, or would have had to be."""
@@ -50,23 +47,22 @@ class Pace:
 
     def heard_rows(self, seconds: float, n_rows: int) -> None:
         """Of one decode call."""
-        self.by_rows[n_rows].append(seconds)
+        self.by_rows.setdefault(n_rows, deque(maxlen=N_REMEMBERED)).append(seconds)
 
     def n_rows(self, n: int, most: int) -> int:
         """How many rows `n` writers are decoded with: some more, up to `most`, where that was faster. Many kernels
         compute rows by fours, and those that are left over one by one."""
         widths = range(n, min(n + MORE_ROWS, most) + 1)
-        known = {rows: median(seconds) for rows in widths if (seconds := self.latest(rows))}
+        known = {rows: median(self.by_rows[rows]) for rows in widths if self._is_known(rows)}
         fastest = min(known, key=lambda rows: known[rows], default=n)
         if known.get(n, 0.0) - known.get(fastest, 0.0) < WORTH_ROWS:
             return n
         self.n_widened += 1
         return fastest if self.n_widened % ANEW else n
 
-    def latest(self, n_rows: int) -> deque[float]:
-        """Calls with so many rows, if there were enough to tell anything."""
-        seconds = self.by_rows[n_rows]
-        return seconds if len(seconds) == N_REMEMBERED else deque()
+    def _is_known(self, n_rows: int) -> bool:
+        """Whether there were enough calls with so many rows to tell anything."""
+        return len(self.by_rows.get(n_rows, ())) == N_REMEMBERED
 
     def budget(self, has_writers: bool) -> int:
         """Prompt tokens for the next step, the multiple of a block that comes nearest to the target; one block until

@@ -130,7 +130,7 @@ class Client:
         """
         id, stream = next(self._ids), _Stream(journal)
         if self._has_hung_up():
-            journal.n_attempts, journal.is_queued = journal.n_attempts + 1, True  # this worker never heard of it
+            journal.miss()
             raise _error(self._farewell)
         self._send(journal.order(id))
         self._streams[id] = stream

@@ -86,6 +86,11 @@ class Journal:
                 self.ended.add(answer.choice)
         return True
 
+    def miss(self) -> None:
+        """The worker was gone before it heard of this."""
+        self.n_attempts += 1
+        self.is_queued = True
+
     def mark(self) -> None:
         """The worker died. Who was still in its queue had no part in that."""
         if not self.is_queued:

@@ -29,6 +29,8 @@ from plait.web.guard import BodyLimits
 
 logger = logging.getLogger(__name__)
 
+HEARING_SECONDS = 1.0
+"""What is left of a body may be sent for so long after the answer to it."""
 DIALECTS = (
     Dialect("openai", openai.routes, openai.refuse, documents=openai.DOCUMENTS),
     Dialect("llm-http", llm_http.routes, llm_http.refuse),
@@ -78,10 +80,6 @@ class Cors(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         called = super().__call__ if self.table.is_for_pages(scope) else self.app
         await called(scope, receive, send)
-
-
-HEARING_SECONDS = 1.0
-"""What is left of a body may be sent for so long after the answer to it."""
 
 
 class Gateway:
