@@ -14,6 +14,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -84,9 +85,15 @@ class Chaos:
 
 @contextmanager
 def server(model: str) -> Iterator[str]:
+    """Its prefix cache is its own: what servers with other settings left may have other bits."""
+    with tempfile.TemporaryDirectory() as cache:
+        yield from running(model, cache)
+
+
+def running(model: str, cache: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "plait", "serve", "-m", model, "--port", str(port), "--log-level", "error"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--cache-dir", cache], stdout=subprocess.DEVNULL)
     url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + STARTS_WITHIN
     try:
         while not is_ready(url):
