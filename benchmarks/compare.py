@@ -19,6 +19,7 @@ from benchmarks.clock import Timer
 from benchmarks.contestants import OUR_ROLES, RIVAL_ROLES, Contestant, Role
 from benchmarks.kernels import Kernels
 from benchmarks.rivals.base import NotThere
+from benchmarks.rivals.plait import Plait, PortablePlait
 from benchmarks.words import n_tokens, words
 from benchmarks.workloads.base import Size, Stage, Workload
 
@@ -33,17 +34,28 @@ TROUBLE = (OSError, NotThere, KeyError, ValueError, http.client.HTTPException)
 
 
 @dataclass
+class Limit:
+    """What a bare loop takes for a workload's work, on the kernels of `rival`."""
+
+    rival: Plait
+    seconds: dict[int, float] = field(default_factory=dict)
+    """By round."""
+    trouble: str = ""
+    """Why there are none."""
+
+
+@dataclass
 class Measured:
-    """A workload, its contestants with their figures, and the seconds of a bare loop for the same work, by round."""
+    """A workload, its contestants with their figures, and the limits of the kernels."""
 
     workload: Workload
     size: Size
     contestants: list[Contestant]
     kernels_differ: bool = False
     """Plait's and llama-server's, as installed."""
-    kernels: dict[int, float] = field(default_factory=dict)
-    trouble: str = ""
-    """Why the bare loop has no figures."""
+    limit: Limit = field(default_factory=lambda: Limit(Plait()))
+    portable_limit: Limit = field(default_factory=lambda: Limit(PortablePlait()))
+    """On kernels like llama-server's; measured where these differ from Plait's."""
 
     def of_role(self, role: Role) -> Contestant | None:
         found = [each for each in self.contestants if each.role == role and each.values(self.workload.figure)]
@@ -56,16 +68,27 @@ class Measured:
         sign = -1 if self.workload.is_better_high else 1
         return min(found, key=lambda each: (each.has_failed, sign * each.median(name)), default=None)
 
-    def kernels_rates(self) -> dict[int, float]:
-        """Tokens per second of the bare loop, by round. Empty: there is none for this workload."""
+    def limits(self) -> list[Limit]:
+        """Those that are measured for this workload."""
+        if not self.workload.load:
+            return []
+        return [self.limit, self.portable_limit] if self.kernels_differ else [self.limit]
+
+    def limit_of(self, contestant: Contestant) -> Limit:
+        """That of its kernels."""
+        is_portable = self.kernels_differ and contestant.role in (*RIVAL_ROLES, "plait, portable")
+        return self.portable_limit if is_portable else self.limit
+
+    def rates(self, limit: Limit) -> dict[int, float]:
+        """Tokens per second of a bare loop, by round."""
         if not self.workload.load:
             return {}
         load = self.workload.load(self.size)
-        return {round: load.n_streams * load.n_output / seconds for round, seconds in self.kernels.items()}
+        return {round: load.n_streams * load.n_output / seconds for round, seconds in limit.seconds.items()}
 
-    def kernels_rate(self) -> float:
+    def rate(self, limit: Limit) -> float:
         """Their median, or NaN."""
-        rates = self.kernels_rates()
+        rates = self.rates(limit)
         return statistics.median(rates.values()) if rates else math.nan
 
 
@@ -90,12 +113,20 @@ class Contest:
         self.stack = stack
         self.stages: dict[str, Stage] = {}
         self.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self.kernels_seconds = 0.0
-        self.kernels: Kernels | None = None
-        if measured.workload.load:
-            load = measured.workload.load(measured.size)
-            n_ctx = load.n_prefix + load.n_prompt + load.n_output + 1
-            self.kernels = stack.enter_context(Kernels(model, load.n_streams, n_ctx))
+        self.limits_seconds = 0.0
+        self.loops = [(limit, loop) for limit in measured.limits() if (loop := self.bare_loop(limit, model))]
+
+    def bare_loop(self, limit: Limit, model: Path) -> Kernels | None:
+        """None where there is no such library."""
+        assert self.measured.workload.load
+        load = self.measured.workload.load(self.measured.size)
+        n_ctx = load.n_prefix + load.n_prompt + load.n_output + 1
+        try:
+            variables = limit.rival.variables()
+        except NotThere as reason:
+            limit.trouble = str(reason)
+            return None
+        return self.stack.enter_context(Kernels(model, load.n_streams, n_ctx, variables))
 
     def first_round(self) -> None:
         """Of those who decide, whatever it takes; then of the others who fit in."""
@@ -134,7 +165,7 @@ class Contest:
             others += [each for each in measured.contestants if each.role == "same slots" and each is not best]
         for takers in ([*always, *others], always):
             those = [each for each in takers if not each.is_gone]
-            if those and self.timer.allows(self.kernels_seconds + sum(each.seconds for each in those)):
+            if those and self.timer.allows(self.limits_seconds + sum(each.seconds for each in those)):
                 return those
         return []
 
@@ -162,13 +193,14 @@ class Contest:
 
     def round(self, round: int, contestants: Sequence[Contestant]) -> None:
         self.take_turns(round, contestants)
-        if self.kernels and self.measured.workload.load:
-            began = self.timer.now()
-            seconds = self.kernels.seconds(self.measured.workload.load(self.measured.size))
-            self.measured.trouble = self.kernels.trouble
+        began = self.timer.now()
+        for limit, loop in self.loops:
+            assert self.measured.workload.load
+            seconds = loop.seconds(self.measured.workload.load(self.measured.size))
+            limit.trouble = loop.trouble
             if not math.isnan(seconds):
-                self.measured.kernels[round] = seconds
-            self.kernels_seconds = self.timer.now() - began
+                limit.seconds[round] = seconds
+        self.limits_seconds = self.timer.now() - began
 
     def take_turns(self, round: int, contestants: Sequence[Contestant]) -> None:
         for each in shuffled(contestants, self.measured.workload.name, round):

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +16,11 @@ from benchmarks.workloads.base import Load
 class Kernels:
     """A loop in a process of its own, as servers have one: its threads do not meet ours."""
 
-    def __init__(self, model: Path, n_streams: int, n_ctx: int) -> None:
+    def __init__(self, model: Path, n_streams: int, n_ctx: int, variables: Mapping[str, str]) -> None:
+        """`variables` of its environment say whose library it is."""
         command = [sys.executable, "-m", "benchmarks.kernels_program", str(model), str(n_streams), str(n_ctx)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        env = {**os.environ, **variables}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.trouble = ""
         """Why it does not answer any more."""
 

@@ -61,6 +61,7 @@ def _lines(results: Results, reasons: Reasons) -> Iterator[str]:
         yield from ("", f"## {of_model.model}", "", sizes(of_model.size), "", "### Goals", "")
         yield "Plait's figure divided by the other's, round by round: the median, and the least and the most. Where the"
         yield "kernels differ, the ratio on kernels like the rival's decides; where they do not, that column is empty."
+        yield "A bare loop does the same work without a server, all prompts first, on the kernels that decide."
         yield from ("", *_goals(of_model.measured, reasons.get(of_model.model, {})))
         for measured in of_model.measured:
             yield from _workload(of_model.model, measured)
@@ -107,7 +108,7 @@ def _build(name: str, build: Build | str) -> list[str]:
 
 
 def _goals(measured: Sequence[Measured], reasons: Mapping[str, Mapping[str, str]]) -> list[str]:
-    heads = ["workload", "figure", "of", "goal", "as installed", "same kernels", "verdict"]
+    heads = ["workload", "figure", "of", "goal", "as installed", "same kernels", "a bare loop", "verdict"]
     return table(heads, [_goal(verdict, reasons) for each in measured for verdict in verdicts(each)])
 
 
@@ -120,6 +121,7 @@ def _goal(verdict: Verdict, reasons: Mapping[str, Mapping[str, str]]) -> list[st
         f"{goal.sign} {goal.bound:.3g}",
         spread(verdict.installed),
         spread(verdict.alike),
+        spread(verdict.limit),
         _told_verdict(verdict, reasons.get(verdict.name, {})),
     ]
 
@@ -134,21 +136,24 @@ def _told_verdict(verdict: Verdict, reasons: Mapping[str, str]) -> str:
 
 
 def _workload(model: str, measured: Measured) -> Iterator[str]:
-    workload, limit = measured.workload, measured.kernels_rate()
+    workload, limits = measured.workload, [limit for limit in measured.limits() if limit.seconds]
     yield from ("", f"### {workload.title}", "", f"![{workload.title}]({plot_name(model, measured)})", "")
     names = units(measured)
-    kernels = [] if math.isnan(limit) else ["of what the kernels can do"]
+    kernels = ["of what its kernels can do"] if limits else []
     heads = ["server", *(name if name == unit else f"{name}, {unit}" for name, unit in names.items()), *kernels]
-    rows = [_contestant(each, list(names), limit) for each in measured.contestants]
+    rows = [_contestant(each, list(names), measured) for each in measured.contestants]
     yield from table([*heads, "rounds", ""], rows)
-    if kernels:
-        yield from ("", f"A bare loop makes {number(limit)} tokens/s of the same work.")
-    if measured.trouble:
-        yield from ("", f"What the kernels can do is not known: {measured.trouble}.")
+    for limit in limits:
+        rate = number(measured.rate(limit))
+        yield from ("", f"On the kernels of {limit.rival.name}, a bare loop makes {rate} tokens/s of the same work.")
+    for limit in measured.limits():
+        if limit.trouble:
+            yield from ("", f"What the kernels of {limit.rival.name} can do is not known: {limit.trouble}.")
 
 
-def _contestant(each: Contestant, names: Sequence[str], limit: float) -> list[str]:
-    share = [] if math.isnan(limit) else [number(each.median("tokens/s") / limit)]
+def _contestant(each: Contestant, names: Sequence[str], measured: Measured) -> list[str]:
+    limit = measured.rate(measured.limit_of(each))
+    share = [number(each.median("tokens/s") / limit)] if any(limit.seconds for limit in measured.limits()) else []
     spreads = [spread(each.values(name)) for name in names]
     return [each.label, *spreads, *share, str(len(each.rounds)), each.trouble]
 
@@ -244,6 +249,7 @@ def _told(verdict: Verdict) -> dict[str, object]:
         "goal": f"{goal.sign} {goal.bound:g}",
         "installed": _plain(middle(verdict.installed)),
         "alike": _plain(middle(verdict.alike)),
+        "limit": _plain(middle(verdict.limit)),
         "met": verdict.is_met,
     }
 

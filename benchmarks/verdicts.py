@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.compare import Measured
+from benchmarks.compare import Limit, Measured
 from benchmarks.contestants import Contestant
 from benchmarks.workloads.base import Goal
 
@@ -24,6 +24,8 @@ class Verdict:
     installed: tuple[float, ...]
     alike: tuple[float, ...]
     """Empty: not measured."""
+    limit: tuple[float, ...]
+    """What a bare loop, on the kernels that decide, reaches of the goal. Empty: there is none."""
     failed: tuple[str, ...]
     """Whose answers failed, of the two that decide."""
     remark: str
@@ -53,9 +55,8 @@ def verdicts(measured: Measured) -> list[Verdict]:
 
 def verdict(measured: Measured, goal: Goal) -> Verdict:
     ours, portable, other = measured.of_role("plait"), measured.of_role("plait, portable"), beside(measured, goal)
-    divisors = measured.kernels_rates() if goal.of == "kernels" else other.by_round(goal.figure) if other else {}
-    installed = ratios(ours, goal, divisors)
-    alike = ratios(portable, goal, divisors) if goal.of in ("best", "same slots") else ()
+    installed = ratios(ours, goal, divisors(measured, goal, measured.limit))
+    alike = ratios(portable, goal, divisors(measured, goal, measured.portable_limit)) if goal.of else ()
     deciding = portable if alike else ours
     return Verdict(
         workload=measured.workload.title,
@@ -64,6 +65,7 @@ def verdict(measured: Measured, goal: Goal) -> Verdict:
         beside=other.label if other else goal.of,
         installed=installed,
         alike=alike,
+        limit=limits(measured, goal, measured.portable_limit if alike else measured.limit),
         failed=tuple(each.label for each in (deciding, other) if each and each.has_failed),
         remark=remark(measured, goal, ours, installed, alike),
     )
@@ -75,11 +77,27 @@ def beside(measured: Measured, goal: Goal) -> Contestant | None:
     return measured.of_role("same slots") if goal.of == "same slots" else None
 
 
+def divisors(measured: Measured, goal: Goal, limit: Limit) -> dict[int, float]:
+    """Of what a goal is a ratio, by round."""
+    if goal.of == "kernels":
+        return measured.rates(limit)
+    other = beside(measured, goal)
+    return other.by_round(goal.figure) if other else {}
+
+
 def ratios(ours: Contestant | None, goal: Goal, divisors: Mapping[int, float]) -> tuple[float, ...]:
     """Of each round by itself: what drifts between rounds is in neither."""
     values = ours.by_round(goal.figure) if ours else {}
-    if not goal.of:
-        return tuple(values.values())
+    return by_round(values, divisors) if goal.of else tuple(values.values())
+
+
+def limits(measured: Measured, goal: Goal, limit: Limit) -> tuple[float, ...]:
+    """Those of tokens per second beside a rival's."""
+    is_comparable = goal.figure == "tokens/s" and goal.of in ("best", "same slots")
+    return by_round(measured.rates(limit), divisors(measured, goal, limit)) if is_comparable else ()
+
+
+def by_round(values: Mapping[int, float], divisors: Mapping[int, float]) -> tuple[float, ...]:
     return tuple(value / divisors[round] for round, value in values.items() if divisors.get(round))
 
 
@@ -91,6 +109,6 @@ def remark(
         return "Plait has no figures"
     if not installed:
         return "nothing to compare with"
-    if measured.kernels_differ and not alike and goal.of in ("best", "same slots"):
+    if measured.kernels_differ and not alike and goal.of:
         return "kernels differ, and Plait was not measured on ones like the rival's"
     return ""

@@ -16,7 +16,7 @@ def test_a_quick_run_measures_plait_beside_another_server_and_writes_it_down(tmp
         parrot.shutdown()
     (measured,) = results.models[0].measured
     rounds = {each.label: len(each.rounds) for each in measured.contestants}
-    assert rounds["Plait"] == rounds[url] == len(measured.kernels) == 2
+    assert rounds["Plait"] == rounds[url] == len(measured.limit.seconds) == 2
     assert rounds["Plait, default"] == 1
     assert not any(each.has_failed for each in measured.contestants)
     page = (tmp_path / "RESULTS.md").read_text()

@@ -63,8 +63,26 @@ def test_what_was_not_measured_is_not_met() -> None:
 
 def test_the_kernels_limit_counts_the_tokens_that_were_written() -> None:
     found = measured(("plait", 100.0), ("same slots", 90.0))
-    found.kernels = {0: 4.0, 1: 8.0, 2: 16.0}
-    assert found.kernels_rate() == 16 * FULL.output / 8
+    found.limit.seconds = {0: 4.0, 1: 8.0, 2: 16.0}
+    assert found.rate(found.limit) == 16 * FULL.output / 8
+
+
+def test_what_a_bare_loop_makes_is_told_beside_a_goal_on_the_kernels_that_decide() -> None:
+    found = measured(("plait", 20.0), ("plait, portable", 11.0), ("same slots", 8.0))
+    found.kernels_differ = True
+    found.limit.seconds, found.portable_limit.seconds = {0: 16 * FULL.output / 25}, {0: 16 * FULL.output / 10}
+    first, second = verdicts(found)
+    assert first.limit == pytest.approx([10 / 8])
+    assert [*second.installed, *second.alike] == pytest.approx([20 / 25, 11 / 10])
+
+
+def test_each_is_held_against_the_limit_of_its_own_kernels() -> None:
+    found = measured(("plait", 20.0), ("plait, portable", 11.0), ("same slots", 8.0), ("slow", 1.0))
+    ours, portable, rival, slow = found.contestants
+    assert {found.limit_of(each).rival.name for each in found.contestants} == {"plait"}
+    found.kernels_differ = True
+    assert found.limit_of(portable) is found.limit_of(rival) is found.portable_limit
+    assert found.limit_of(ours) is found.limit_of(slow) is found.limit
 
 
 def test_a_ratio_is_of_one_round_and_the_verdict_of_their_median() -> None:
