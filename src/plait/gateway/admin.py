@@ -34,7 +34,7 @@ PULSE_SECONDS = 5.0
 def routes(fleet: Fleet, traffic: Traffic, document: Callable[[], bytes]) -> list[Route]:
     """The operator's table. `document` makes what `/openapi.json` says."""
     return [
-        Route("/livez", live),
+        Route("/livez", partial(live, traffic)),
         Route("/readyz", partial(ready, fleet, traffic)),
         Route("/metrics", partial(measure, fleet, traffic)),
         Route("/openapi.json", partial(describe, document)),
@@ -50,9 +50,16 @@ def aliases(fleet: Fleet, traffic: Traffic) -> list[Route]:
     return [Route("/health", partial(ready, fleet, traffic))]
 
 
-async def live(request: Request) -> Response:
-    """`GET /livez`: the event loop turns."""
-    return _json(Readiness(True))
+class Liveness(Struct, frozen=True):
+    """What who may know nothing of the models is told: that the event loop turns, and whether it takes requests."""
+
+    live: bool
+    draining: bool
+
+
+async def live(traffic: Traffic, request: Request) -> Response:
+    """`GET /livez`."""
+    return _json(Liveness(True, traffic.is_draining))
 
 
 class Readiness(Struct, frozen=True):
@@ -156,7 +163,7 @@ async def empty_cache(fleet: Fleet, request: Request) -> Response:
 
 
 DOCUMENTED = (
-    Documented(live, "Whether the server lives; needs no key", (Says(Readiness),)),
+    Documented(live, "Whether the server lives; needs no key", (Says(Liveness),)),
     Documented(ready, "Whether requests should be sent here", (Says(Readiness), Says(Readiness, 503))),
     Documented(measure, "Figures for Prometheus", (Says(str, media_type=CONTENT_TYPE_LATEST),)),
     Documented(describe, "This document", (Says(dict),)),

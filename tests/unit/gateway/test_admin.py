@@ -48,9 +48,11 @@ def fleet_of(*models: Served) -> FakeFleet:
     return fleet
 
 
-async def test_alive_is_alive() -> None:
-    async with gateway(fleet=fleet_of()) as http:
-        assert (await http.get("/livez")).json() == {"ready": True, "reasons": []}
+@pytest.mark.parametrize("is_draining", [False, True])
+async def test_who_lives_does_not_claim_to_be_ready(is_draining: bool) -> None:
+    async with gateway(fleet=fleet_of(), traffic=Traffic(is_draining=is_draining)) as http:
+        answer = await http.get("/livez")
+    assert (answer.status_code, answer.json()) == (200, {"live": True, "draining": is_draining})
 
 
 @pytest.mark.parametrize(

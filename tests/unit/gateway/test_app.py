@@ -1,6 +1,7 @@
 """What a request passes on its way to a route, and what becomes of errors."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from msgspec import structs
@@ -335,7 +336,7 @@ async def test_the_first_of_several_preferred_dialects_has_a_path() -> None:
 
 @pytest.mark.anyio
 async def test_what_takes_any_path_is_asked_last() -> None:
-    greedy = Dialect("greedy", lambda fleet: [Route("/{path:path}", admin.live)], openai.refuse)
+    greedy = Dialect("greedy", lambda fleet: [Route("/{path:path}", partial(admin.live, Traffic()))], openai.refuse)
     async with gateway(Server(dialect=("greedy",)), dialects=(*DIALECTS, greedy)) as http:
         assert "object" in (await http.get("/openai/v1/models")).json()
         assert "plait" in (await http.get("/metrics")).text
