@@ -323,9 +323,12 @@ def _convert(opt: Option, source: str, value: object) -> object:
     if opt.is_bytes and isinstance(value, str):
         value = parse_bytes(value, source)
     try:
-        return msgspec.convert(value, opt.kind, strict=False)
+        converted = msgspec.convert(value, opt.kind, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: expected {opt.expected}, got {value!r}") from error
+    if opt.repeats and not all(text.strip() for text in converted):
+        raise ConfigError(f"{source}: none of them may be empty")  # what they are is not told: they may be keys
+    return converted
 
 
 def parse_bytes(text: str, source: str) -> int:

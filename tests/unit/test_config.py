@@ -144,6 +144,19 @@ def test_a_file_at_fault_is_named_with_its_key(tmp_path: Path, text: str, said: 
     assert str(caught.value).startswith(f"{file}: {said}")
 
 
+@pytest.mark.parametrize("name", ["api_key", "admin_key"])
+@pytest.mark.parametrize("keys", [["", "secret"], ["secret", " "]])
+def test_an_empty_key_is_refused_and_the_others_are_not_told(name: str, keys: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "plait.toml"
+    file.write_text(f"[server]\n{name} = {keys}\n")
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')}: none of them may be empty$"):
+        load({name: keys}, {})
+    with pytest.raises(ConfigError, match=rf"plait\.toml: server\.{name}: none of them may be empty$"):
+        load({}, {}, file)
+    with pytest.raises(ConfigError, match=f"^PLAIT_{name.upper()}: none of them may be empty$"):
+        load({}, {f"PLAIT_{name.upper()}": "secret, "})
+
+
 def test_a_pool_is_refused_where_there_is_none() -> None:
     assert load({"kv_cells": 4096}, {}).engine.kv_cells == 4096
     with pytest.raises(ConfigError, match="kv-cells"):
