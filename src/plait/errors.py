@@ -5,6 +5,7 @@
     + NotTokenizable         400     prompt_not_tokenizable
     + KnownPoison            400     previously_crashed_engine
     + ContextOverflow        400     context_length_exceeded
+    + InvalidModel           400     invalid_model
   x Unauthorized             401     invalid_api_key
   x Forbidden                403     forbidden
   x NotFound                 404     not_found
@@ -66,6 +67,12 @@ class ContextOverflow(BadRequest):
     """The prompt leaves no room for a single token in the context."""
 
     code = "context_length_exceeded"
+
+
+class InvalidModel(BadRequest):
+    """A file of which, going by its header, no model can be made."""
+
+    code = "invalid_model"
 
 
 class Unauthorized(PlaitError):
@@ -135,7 +142,7 @@ class GenerationFailed(PlaitError):
 
 
 class ModelLoadFailed(PlaitError):
-    """libllama would not load the file."""
+    """A file with a model's header was not loaded; whose fault that is, libllama does not say."""
 
     status, code = 500, "model_load_failed"
 

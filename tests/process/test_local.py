@@ -13,7 +13,7 @@ from types import coroutine
 import pytest
 
 from plait.config import Config, Engine, Models, Server
-from plait.errors import Conflict, ModelChanged, ModelLoadFailed, ModelNotFound, OutOfMemory, Unavailable
+from plait.errors import Conflict, InvalidModel, ModelChanged, ModelLoadFailed, ModelNotFound, OutOfMemory, Unavailable
 from plait.fleet.failures import MOST_REMEMBERED
 from plait.fleet.local import LocalFleet
 from plait.protocol import RawPrompt, Request, Text
@@ -198,7 +198,7 @@ async def test_a_model_that_is_served_is_not_hidden_by_one_of_its_name_that_fail
         with pytest.raises(Conflict):
             await fleet.load(f"first={write_gguf(tmp_path / 'bad.gguf')}")
         (tmp_path / "no.gguf").write_bytes(b"PK")
-        with pytest.raises(ModelLoadFailed):
+        with pytest.raises(InvalidModel):
             await fleet.load(f"no={tmp_path / 'no.gguf'}")
         assert [(model.name, model.state) for model in fleet.models()] == [("first", "ready"), ("no", "failed")]
 
@@ -208,10 +208,19 @@ async def test_of_the_models_that_did_not_load_the_latest_are_listed(open_fleet:
     path.write_bytes(b"PK")
     async with open_fleet("first") as fleet:
         for number in (*range(MOST_REMEMBERED + 2), 2):
-            with pytest.raises(ModelLoadFailed):
+            with pytest.raises(InvalidModel):
                 await fleet.load(f"{number}={path}")
         names = [model.name for model in fleet.models()]
     assert names == ["first", *map(str, range(3, MOST_REMEMBERED + 2)), "2"]
+
+
+async def test_a_file_that_is_no_model_is_the_fault_of_who_named_it(open_fleet: OpenFleet, tmp_path: Path) -> None:
+    path = tmp_path / "no.gguf"
+    path.write_bytes(b"PK")
+    async with open_fleet("first") as fleet:
+        with pytest.raises(InvalidModel, match=r"no\.gguf: not a GGUF file") as caught:
+            await fleet.load(str(path))
+        assert (caught.value.status, caught.value.param) == (400, "model")
 
 
 async def test_what_is_not_there_has_not_failed(open_fleet: OpenFleet, tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ class Fleet(Protocol):
 
         `name` is what requests call it, if that is not to follow from the source.
 
-        Raises `Conflict` when the name is taken, `OutOfMemory`, `ModelNotFound`, `ModelLoadFailed`. What was found and
-        cannot be loaded is listed with the reason.
+        Raises `Conflict` when the name is taken, `OutOfMemory`, `ModelNotFound`, `InvalidModel`, `ModelLoadFailed`.
+        What was found and cannot be loaded is listed with the reason.
         """
         ...
 

@@ -16,7 +16,7 @@ from msgspec import structs
 from plait import gguf
 from plait.config import Config
 from plait.cores import n_cores
-from plait.errors import Conflict, ModelNotFound, PlaitError, Unavailable
+from plait.errors import Conflict, InvalidModel, ModelNotFound, PlaitError, Unavailable
 from plait.fleet import budget, conversion, fingerprint, probes, registry
 from plait.fleet.base import Served
 from plait.fleet.budget import Fit
@@ -110,7 +110,10 @@ class LocalFleet:
     async def _load(self, source: Source, share: float, cache_ram: int | None) -> Served:
         """Weigh and start a model, which takes `share` of the memory that is left, or more if it has to.
         `cache_ram` None: what its workers get for prefixes is a part of what is free then."""
-        pool = await self._admit(await self._apart(self._converted, source), share, cache_ram)
+        try:
+            pool = await self._admit(await self._apart(self._converted, source), share, cache_ram)
+        except gguf.GGUFError as error:
+            raise InvalidModel(error.message, param="model") from error
         try:
             await pool.start()
         except BaseException:

@@ -101,7 +101,7 @@ def test_1_4_a_missing_file_is_a_clean_error(empty_server: Server) -> None:
 
 def test_1_4_so_is_a_file_that_is_no_model(empty_server: Server) -> None:
     response = load(empty_server, "row 1.4", __file__)
-    assert response.status_code == 500
+    assert response.status_code == 400
     assert response.text == f"Error: {__file__}: not a GGUF file"
     assert states(empty_server)["row 1.4"] == "failed"
     assert "row 1.4" not in message(httpx2.get(f"{empty_server.url}/status", timeout=60)).split("\n")
