@@ -40,7 +40,7 @@ encode = msgspec.json.Encoder().encode
 
 # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-Limit = Annotated[int, Meta(ge=-1, le=INT32_MAX)]
+Limit = Annotated[int, Meta(ge=-1, le=INT32_MAX, extra_json_schema={"not": {"const": 0}})]
 
 
 class StreamOptions(Struct):

@@ -118,3 +118,11 @@ async def test_a_refusal_is_told_in_the_words_of_the_dialect_that_says_it() -> N
     assert (await document()).paths["/admin/models"]["get"].responses["403"].content == refusal
     stands_in = (await document(Server(dialect=("srb",)))).paths["/admin/models"]["get"]
     assert list(stands_in.responses["403"].content) == ["text/html; charset=utf-8"]
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+async def test_a_limit_on_tokens_may_not_be_zero(name: str) -> None:
+    schemas = msgspec.json.decode(await text())["components"]["schemas"]
+    for kind in ("CompletionBody", "ChatBody"):
+        limit = schemas[kind]["properties"][name]["anyOf"][0]
+        assert (limit["minimum"], limit["not"]) == (-1, {"const": 0})
