@@ -97,6 +97,14 @@ async def test_a_worker_that_dies_is_replaced(open_pool: OpenPool) -> None:
         assert pool.served().replicas[0].n_restarts == 1
 
 
+async def test_the_log_names_the_model_whose_worker_died(open_pool: OpenPool, caplog: pytest.LogCaptureFixture) -> None:
+    async with open_pool() as pool:
+        os.kill(first := pid(pool) or 0, signal.SIGKILL)
+        await soon(lambda: pid(pool) not in (first, None))
+    (said,) = (record.getMessage() for record in caplog.records if record.name == "plait.fleet.supervisor")
+    assert said.startswith(f"process {first} of model 'fake': the worker died (")
+
+
 async def test_who_asks_while_the_worker_restarts_waits_for_the_next(open_pool: OpenPool) -> None:
     async with open_pool() as pool:
         os.kill(pid(pool) or 0, signal.SIGKILL)
@@ -276,7 +284,7 @@ async def test_a_defect_while_a_worker_is_replaced_is_told(launcher: Launcher) -
             return worker
         raise ZeroDivisionError("a defect")
 
-    replica = Supervisor(start, 30, lambda: None)
+    replica = Supervisor("fake", start, 30, lambda: None)
     await replica.start()
     os.kill(replica.replica().pid or 0, signal.SIGKILL)
     await soon(lambda: (replica.state, replica.reason) == ("failed", "ZeroDivisionError: a defect"))
@@ -285,7 +293,7 @@ async def test_a_defect_while_a_worker_is_replaced_is_told(launcher: Launcher) -
 
 async def test_a_worker_that_is_told_to_stop_while_it_starts_is_stopped(launcher: Launcher) -> None:
     before = children()
-    replica = Supervisor(lambda: Worker.start(launcher, order("good"), Tally()), 30, lambda: None)
+    replica = Supervisor("fake", lambda: Worker.start(launcher, order("good"), Tally()), 30, lambda: None)
     starting = asyncio.create_task(replica.start())
     await soon(lambda: children() != before)
     await replica.stop(Unavailable("it is to end"), grace=0)

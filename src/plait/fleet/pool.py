@@ -88,7 +88,8 @@ class Pool:
         self._quarantine = Quarantine(lambda: start_alone(self.tally), hang_seconds)
         self._poison = Poison()
         self._replicas = [
-            Supervisor(lambda: start_worker(self.tally), hang_seconds, self._hear_news) for _ in range(plan.n_replicas)
+            Supervisor(plan.name, lambda: start_worker(self.tally), hang_seconds, self._hear_news)
+            for _ in range(plan.n_replicas)
         ]
 
     async def start(self) -> None:

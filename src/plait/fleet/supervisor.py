@@ -52,10 +52,10 @@ class Record:
 
 
 class Supervisor:
-    """One replica of a model. `news` is called when its state changes."""
+    """One replica of a model. `name`: the model's, for the log. `news` is called when its state changes."""
 
     def __init__(
-        self, start_worker: Callable[[], Awaitable[Worker]], hang_seconds: float, news: Callable[[], None]
+        self, name: str, start_worker: Callable[[], Awaitable[Worker]], hang_seconds: float, news: Callable[[], None]
     ) -> None:
         self.state: State = "loading"
         self.reason = "loading the model"
@@ -64,6 +64,7 @@ class Supervisor:
         self.n_restarts = 0
         self._is_to_forget = False
         """The next worker begins with an empty prefix cache."""
+        self._name = name
         self._start_worker = start_worker
         self._hang_seconds = hang_seconds
         self._news = news
@@ -138,7 +139,7 @@ class Supervisor:
                 self._welcome(await self._replace())
             except Exception as error:
                 # A defect of ours, or of the machine: the model must not be without a keeper for that.
-                logger.exception("no new worker")
+                logger.exception("no new worker for model %r", self._name)
                 self._change("failed", f"{type(error).__name__}: {error}")
 
     async def _mourn(self, worker: Worker) -> None:
@@ -152,7 +153,8 @@ class Supervisor:
         self._record.note(loop.time(), was_useful=lived >= HEALTHY_SECONDS or has_written(worker.client))
         how = await worker.wait()
         self._change(self._state_after_death(), hangs or f"the worker died ({how})")
-        logger.warning("process %d: %s after %.1f s; it is replaced", worker.pid, self.reason, lived)
+        message = "process %d of model %r: %s after %.1f s; it is replaced"
+        logger.warning(message, worker.pid, self._name, self.reason, lived)
 
     def _state_after_death(self) -> State:
         return "failed" if self._record.is_hopeless else "restarting"
@@ -168,7 +170,7 @@ class Supervisor:
                 self._record.note(loop.time(), was_useful=False)
                 is_final = isinstance(error, ModelChanged)
                 self._change("failed" if is_final else self._state_after_death(), error.message)
-                logger.error("no new worker: %s", error.message)
+                logger.error("no new worker for model %r: %s", self._name, error.message)
 
 
 def has_written(client: Client) -> bool:
