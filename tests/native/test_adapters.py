@@ -112,11 +112,21 @@ def test_who_names_no_adapter_has_those_of_the_start_and_others_only_what_they_n
     assert chosen(said, LOADED) == scales
 
 
-def test_an_adapter_that_is_not_loaded_is_refused() -> None:
-    for loaded, id in ((LOADED, 2), ([], 0)):
-        with pytest.raises(BadRequest, match=f"no adapter {id}") as refused:
-            chosen([AdapterScale(id, 1.0)], loaded)
-        assert refused.value.param == "lora"
+@pytest.mark.parametrize(
+    ("loaded", "id", "said"),
+    [
+        ([], 0, "no adapter 0; none is loaded"),
+        (LOADED[:1], 1, "no adapter 1; the only one is 0"),
+        (LOADED, 2, "no adapter 2; there are 0 to 1"),
+    ],
+)
+def test_an_adapter_that_is_not_loaded_is_refused(loaded: list[Adapter], id: int, said: str) -> None:
+    with pytest.raises(BadRequest, match=f"^lora: there is {said}$") as refused:
+        chosen([AdapterScale(id, 1.0)], loaded)
+    assert refused.value.param == "lora"
+
+
+def test_of_no_adapters_none_may_be_chosen() -> None:
     assert chosen([], []) == ()
 
 

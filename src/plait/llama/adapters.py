@@ -44,9 +44,19 @@ def chosen(wanted: Iterable[AdapterScale] | None, adapters: Sequence[Adapter]) -
     said = {each.id: each.scale for each in wanted}
     for id in said:
         if not 0 <= id < len(adapters):
-            raise BadRequest(f"lora: there is no adapter {id}; loaded are {len(adapters)}, from 0 on", param="lora")
+            raise BadRequest(f"lora: there is no adapter {id}; {_known(len(adapters))}", param="lora")
     scales = tuple(said.get(id, 0.0) for id in range(len(adapters)))
     return () if scales == tuple(adapter.scale for adapter in adapters) else scales
+
+
+def _known(n: int) -> str:
+    match n:
+        case 0:
+            return "none is loaded"
+        case 1:
+            return "the only one is 0"
+        case _:
+            return f"there are 0 to {n - 1}"
 
 
 def apply(context: int, adapters: Sequence[Adapter]) -> None:
