@@ -153,7 +153,7 @@ TWICE = {
     "a field": (b'{"prompt": "a", "prompt": "b"}', "prompt"),
     "a field in other letters": (b'{"n": 1, "prompt": "a", "\\u006e": 2}', "n"),
     "an unknown field": (b'{"prompt": "a", "x": 1, "x": 1}', "x"),
-    "a field of a field": (b'{"prompt": "a", "logit_bias": {"7": 1, "7": -1}}', "7"),
+    "a field of a field": (b'{"prompt": "a", "logit_bias": {"7": 1, "7": -1}}', "logit_bias"),
 }
 
 

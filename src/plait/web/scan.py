@@ -32,6 +32,8 @@ def scan(body: bytes, *, may_repeat: bool = False, window: int = WINDOW) -> None
     keys: set[bytes] | None = None
     """Of the object that this is in; None in an array, and where nobody asks."""
     awaits_key = False
+    field = b""
+    """The latest key of the outermost object: what is wrong below is its fault."""
     n_signs = at = 0
     while (at := _find(_ELSEWHERE if keys is None else _IN_OBJECT, body, at, window)) < len(body):
         match body[at : at + 1]:
@@ -48,7 +50,9 @@ def scan(body: bytes, *, may_repeat: bool = False, window: int = WINDOW) -> None
             case b'"':
                 end = _end_of_string(body, at + 1, window)
                 if awaits_key and keys is not None:
-                    _note(keys, body[at + 1 : end])
+                    key = body[at + 1 : end]
+                    field = key if len(levels) == 1 else field
+                    _note(keys, key, field)
                 at, awaits_key = end, False
         at, n_signs = at + 1, n_signs + 1
         if n_signs > MAX_SIGNS:
@@ -73,16 +77,18 @@ def _end_of_string(body: bytes, start: int, window: int) -> int:
     return at
 
 
-def _note(keys: set[bytes], spelled: bytes) -> None:
-    key = _said(spelled) if b"\\" in spelled else spelled
+def _note(keys: set[bytes], spelled: bytes, field: bytes) -> None:
+    key = _said(spelled)
     if key in keys:
-        shown = key.decode(errors="replace")
-        raise BadRequest(f"the body has the key {shown!r} twice in one object", param=shown)
+        shown, param = (name.decode(errors="replace") for name in (key, _said(field)))
+        raise BadRequest(f"the body has the key {shown!r} twice in one object", param=param or None)
     keys.add(key)
 
 
 def _said(spelled: bytes) -> bytes:
-    """What a key with escapes says; itself, if that is no JSON."""
+    """What a key says; itself, if that is no JSON."""
+    if b"\\" not in spelled:
+        return spelled
     try:
         said: str = loads(b'"' + spelled + b'"')
     except ValueError:
