@@ -16,7 +16,7 @@ from itertools import groupby, zip_longest
 from typing import NamedTuple, Protocol
 
 from plait.engine.pace import Pace
-from plait.engine.sequence import BLOCK, Adapters, Group, Sequence
+from plait.engine.sequence import BLOCK, DEEP, Adapters, Group, Sequence
 from plait.engine.slots import Match, Slots
 
 MAX_HELD_BACK = 32
@@ -25,6 +25,8 @@ OVERTAKEN = 32
 """Later arrivals that one level of priority goes before. So there is an end to how many overtake anybody."""
 MIN_CHARGE = 16
 """A chunk costs at least as much of the budget as this many tokens: each is a pass over the weights."""
+DEEP_CHARGE = 2
+"""Tokens of the budget for each of a deep chunk below a block: 32 rows take as long as a block's 64 there."""
 
 
 class Chunk(NamedTuple):
@@ -195,7 +197,7 @@ class Scheduler:
             position = seq.n_past + shares[seq]
             n = seq.next_border(position) - position
             shares[seq] += n
-            budget -= max(n, MIN_CHARGE)
+            budget -= charge(position, n)
             position = seq.n_past + shares[seq]
             if position == len(seq.tokens) or seq.is_decoded(position):
                 readers.remove(seq)
@@ -235,6 +237,12 @@ class Scheduler:
             self.slots.mark(seq)
         if seq.is_writing and seq.stream >= self.slots.n_writing:
             self.slots.promote(seq)
+
+
+def charge(position: int, n: int) -> int:
+    """What a chunk of `n` tokens costs of a step's budget."""
+    is_dear = position >= DEEP and n < BLOCK
+    return max(n * DEEP_CHARGE if is_dear else n, MIN_CHARGE)
 
 
 def adapters_of(seq: Sequence) -> Adapters:

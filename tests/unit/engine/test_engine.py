@@ -9,7 +9,7 @@ import pytest
 from plait.engine.engine import Engine
 from plait.engine.pace import Pace
 from plait.engine.scheduler import Batch
-from plait.engine.sequence import Group, Sequence
+from plait.engine.sequence import BLOCK, DEEP, Group, Sequence
 from plait.errors import GenerationFailed
 from tests.fakes.context import N_THREADS, FakeContext
 from tests.fakes.listener import Notebook
@@ -189,6 +189,19 @@ def test_writers_get_a_token_in_every_step_while_a_long_prompt_is_read() -> None
     for n in range(2, 10):
         engine.step()
         assert len(writer.tokens) == n
+
+
+def test_of_a_deep_prompts_short_rest_a_step_beside_writers_takes_half_a_block() -> None:
+    engine = Engine(FakeContext(2), 2, Pace(target=0.1, n_batch=BLOCK, n_ubatch=BLOCK))
+    ask(engine, words(10), max_tokens=100)
+    engine.step()
+    (reader,) = ask(engine, words(DEEP + 56, seed=4), max_tokens=1)
+    n_read, read = engine.counts.prompt_tokens, []
+    while not reader.tokens:
+        engine.step()
+        read.append(engine.counts.prompt_tokens - n_read)
+        n_read = engine.counts.prompt_tokens
+    assert read == [BLOCK] * (DEEP // BLOCK) + [32, 24]
 
 
 class Failing(FakeContext):
