@@ -157,7 +157,7 @@ class Slots:
             if seq.group.rules:
                 n = self._usable(seq, n, reader, will_be_exact(reader))
             if n >= max(n_known, reader.n_past) + MIN_SHARED:
-                return Wait(reader, n if seq.group.rules else n - MIN_SHARED + 1)
+                return Wait(reader, n)
         return None
 
     @staticmethod

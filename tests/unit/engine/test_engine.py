@@ -122,6 +122,15 @@ def test_equal_prompts_that_arrive_together_are_computed_once() -> None:
     assert engine.counts.prompt_tokens == 1000 + 48 * 20
 
 
+def test_who_waits_for_a_prefix_gets_all_of_it() -> None:
+    """Also where a step ends a few tokens before the prefix does, as here at 992."""
+    engine = Engine(FakeContext(2), 2, Pace(target=0.1, n_batch=BLOCK, n_ubatch=BLOCK))
+    for seed in (2, 3):
+        ask(engine, words(1000) + words(20, seed))
+    run(engine)
+    assert engine.counts.prompt_tokens == 1000 + 2 * 20
+
+
 def test_a_private_request_neither_takes_nor_leaves() -> None:
     engine = make(2)
     first = ask(engine, words(200), shares=False)
