@@ -84,7 +84,7 @@ class Measured:
         if not self.workload.load:
             return {}
         load = self.workload.load(self.size)
-        return {round: load.n_streams * load.n_output / seconds for round, seconds in limit.seconds.items()}
+        return {round: load.n_output / seconds for round, seconds in limit.seconds.items()}
 
     def rate(self, limit: Limit) -> float:
         """Their median, or NaN."""
@@ -120,13 +120,12 @@ class Contest:
         """None where there is no such library."""
         assert self.measured.workload.load
         load = self.measured.workload.load(self.measured.size)
-        n_ctx = load.n_prefix + load.n_prompt + load.n_output + 1
         try:
             variables = limit.rival.variables()
         except NotThere as reason:
             limit.trouble = str(reason)
             return None
-        return self.stack.enter_context(Kernels(model, load.n_streams, n_ctx, variables))
+        return self.stack.enter_context(Kernels(model, load.n_streams, load.n_held + 1, variables))
 
     def first_round(self) -> None:
         """Of those who decide, whatever it takes; then of the others who fit in."""

@@ -4,6 +4,7 @@
 answers with the seconds that each took. A `Loop` owns its model and context.
 """
 
+import itertools
 import json
 import random
 import statistics
@@ -11,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.workloads.base import Figure, Load
+from benchmarks.workloads.base import Figure, Load, Phase
 from plait import config
 from plait.llama.context import Context
 from plait.llama.model import Model
@@ -47,17 +48,18 @@ class Loop:
         return [self.rng.randrange(300, self.model.n_vocab) for _ in range(n)]
 
     def seconds(self, load: Load) -> float:
-        """The prefix once, each stream's own prompt in one call, then a row for each stream until all have written."""
+        """Of all phases: each prompt in as few calls as it fits in, then rows for all until they have written."""
         for stream in range(self.context.n_slots):
             self.context.trim(stream, 0)
-        prefix = self.words(load.n_prefix)
-        prompts = [self.words(load.n_prompt) for _ in range(load.n_streams)]
-        begin = time.perf_counter()
-        last = self.read(prefix, prompts)
-        held = len(prefix) + load.n_prompt
-        for i in range(load.n_output - 1):
-            self.context.decode([(stream, held + i, [token], True) for stream, token in enumerate(last)])
-            last = [self.context.sample(self.greedy, stream) for stream in range(load.n_streams)]
+        prompts = [[self.words(phase.n_prompt) for _ in range(phase.n_groups)] for phase in load.phases]
+        begin, held = time.perf_counter(), 0
+        for phase, shared in zip(load.phases, prompts, strict=True):
+            last = self.read(held, shared, load.n_streams // phase.n_groups)
+            held += phase.n_prompt
+            for _ in range(phase.n_output - 1):
+                self.context.decode([(stream, held, [token], True) for stream, token in enumerate(last)])
+                last = [self.context.sample(self.greedy, stream) for stream in range(load.n_streams)]
+                held += 1
         return time.perf_counter() - begin
 
     def step_seconds(self, n: int, held: int) -> float:
@@ -71,15 +73,14 @@ class Loop:
             found.append(time.perf_counter() - begin)
         return statistics.median(found)
 
-    def read(self, prefix: list[int], prompts: list[list[int]]) -> list[int]:
-        """Each stream's first token."""
-        first = 0
-        if prefix:
-            first = self.read_one(0, 0, prefix)
-            for stream in range(1, len(prompts)):
-                self.context.copy(0, stream, len(prefix))
-        starts = enumerate(prompts)
-        return [self.read_one(stream, len(prefix), prompt) if prompt else first for stream, prompt in starts]
+    def read(self, held: int, prompts: list[list[int]], n_sharing: int) -> list[int]:
+        """Each stream's next token. So many neighbours share a prompt: the first reads it, the others copy."""
+        last = []
+        for stream, prompt in zip(itertools.count(0, n_sharing), prompts, strict=False):
+            last += [self.read_one(stream, held, prompt)] * n_sharing
+            for other in range(stream + 1, stream + n_sharing):
+                self.context.copy(stream, other, held + len(prompt))
+        return last
 
     def read_one(self, stream: int, start: int, tokens: list[int]) -> int:
         n = self.context.n_batch
@@ -92,14 +93,15 @@ class Loop:
 def speeds(model: Path) -> list[Figure]:
     """Tokens per second of prompts of some lengths, and of steps with some numbers of rows."""
     loop = Loop(model, max(DECODES), max(PREFILLS) + 64)
-    loop.seconds(Load(0, 1, 64, 2))
+    loop.seconds(Load(1, (Phase(1, 64, 2),)))
     found = []
     for n in PREFILLS:
-        tries = [loop.seconds(Load(0, 1, n, 1))]
+        load = Load(1, (Phase(1, n, 1),))
+        tries = [loop.seconds(load)]
         while len(tries) < N_TRIES and sum(tries) < ENOUGH:
-            tries.append(loop.seconds(Load(0, 1, n, 1)))
+            tries.append(loop.seconds(load))
         found.append(Figure(f"prompt of {n}", n / min(tries), "tokens/s"))
-    loop.seconds(Load(0, max(DECODES), HELD, 1))
+    loop.seconds(Load(max(DECODES), (Phase(max(DECODES), HELD, 1),)))
     most_first = sorted(DECODES, reverse=True)  # all streams in a step hold as much as the first one
     rates = {n: n / loop.step_seconds(n, HELD + i * N_DECODED) for i, n in enumerate(most_first)}
     loop.close()
@@ -107,10 +109,11 @@ def speeds(model: Path) -> list[Figure]:
 
 
 def main() -> None:
-    model, n_streams, n_ctx = sys.argv[1:]
-    loop = Loop(Path(model), int(n_streams), int(n_ctx))
+    model, n_slots, n_ctx = sys.argv[1:]
+    loop = Loop(Path(model), int(n_slots), int(n_ctx))
     for line in sys.stdin:
-        print(loop.seconds(Load(*json.loads(line))), flush=True)
+        n_streams, phases = json.loads(line)
+        print(loop.seconds(Load(n_streams, tuple(Phase(*phase) for phase in phases))), flush=True)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def _told_verdict(verdict: Verdict, reasons: Mapping[str, str]) -> str:
         return f"met ({verdict.remark})" if verdict.remark else "met"
     goal = verdict.goal
     found = reasons.get(f"{goal.figure} of {goal.of}" if goal.of else goal.figure, "")
-    return f"missed: {'; '.join(part for part in (failed, verdict.remark, found) if part) or UNKNOWN}"
+    reach = f"a bare loop on the same kernels makes only {middle(verdict.limit):.3g}" if verdict.is_out_of_reach else ""
+    return f"missed: {'; '.join(part for part in (failed, verdict.remark, reach, found) if part) or UNKNOWN}"
 
 
 def _workload(model: str, measured: Measured) -> Iterator[str]:

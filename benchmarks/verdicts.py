@@ -43,6 +43,11 @@ class Verdict:
         value = statistics.median(self.deciding)
         return value >= self.goal.bound if self.goal.sign == ">=" else value <= self.goal.bound
 
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Even of a loop that is no server, on the kernels that decide."""
+        return self.goal.sign == ">=" and bool(self.limit) and statistics.median(self.limit) < self.goal.bound
+
 
 def middle(ratios: tuple[float, ...]) -> float:
     """NaN: there are none."""

@@ -50,13 +50,29 @@ class Goal(NamedTuple):
     bound: float
 
 
-class Load(NamedTuple):
-    """The same work for a bare loop over `llama_decode`: streams with a shared prefix, and a prompt of their own."""
+class Phase(NamedTuple):
+    """The streams, in groups of neighbours, read a prompt that each group shares; then all of them write."""
 
-    n_prefix: int
-    n_streams: int
+    n_groups: int
     n_prompt: int
-    n_output: int
+    n_output: int = 0
+
+
+class Load(NamedTuple):
+    """A workload's work for a bare loop over `llama_decode`: nothing is computed twice, and nobody waits."""
+
+    n_streams: int
+    phases: tuple[Phase, ...]
+
+    @property
+    def n_held(self) -> int:
+        """Tokens of each stream in the end."""
+        return sum(phase.n_prompt + phase.n_output for phase in self.phases)
+
+    @property
+    def n_output(self) -> int:
+        """Tokens that are written in all."""
+        return self.n_streams * sum(phase.n_output for phase in self.phases)
 
 
 class Try(NamedTuple):

@@ -9,7 +9,7 @@ import time
 from benchmarks.client import Answer, Ask, stream
 from benchmarks.rivals.base import Counted, Server
 from benchmarks.words import words
-from benchmarks.workloads.base import Figure, Goal, Size, Stage, Try, Workload, failures, throughput
+from benchmarks.workloads.base import Figure, Goal, Load, Phase, Size, Stage, Try, Workload, failures, throughput
 from benchmarks.workloads.together import BARE, BARE_UNIFIED, UNIFIED, ask_all
 
 N_CONVERSATIONS = 8
@@ -45,6 +45,11 @@ def run_conversations(stage: Stage, size: Size, round: int) -> list[Figure]:
         return await asyncio.gather(*(converse(address, size, round, who) for who in range(N_CONVERSATIONS)))
 
     return throughput([answer for answers in stage.run(all_of_them()) for answer in answers])
+
+
+def conversations_load(size: Size) -> Load:
+    turns = [Phase(N_CONVERSATIONS, size.prompt // 2, size.output // 2) for _ in range(size.turns)]
+    return Load(N_CONVERSATIONS, (Phase(N_CONVERSATIONS, size.prompt), *turns))
 
 
 # ── long prompts beside steady streams ───────────────────────────────────────────────────────────────────────────────
@@ -183,6 +188,7 @@ WORKLOADS = (
         tries=(BARE_UNIFIED, BARE, UNIFIED),
         weight=1.5,
         wants_patience=True,
+        load=conversations_load,
     ),
     Workload(
         name="disturbed",

@@ -2,7 +2,7 @@
 
 from benchmarks.client import Answer, Ask, stream_all
 from benchmarks.words import words
-from benchmarks.workloads.base import Figure, Goal, Load, Size, Stage, Try, Workload, throughput
+from benchmarks.workloads.base import Figure, Goal, Load, Phase, Size, Stage, Try, Workload, throughput
 
 N_USERS = 16
 N_CONTINUATIONS = 8
@@ -50,6 +50,14 @@ def run_tree(stage: Stage, size: Size, round: int) -> list[Figure]:
     return throughput(ask_all(stage, [Ask(prompt, size.output // 2) for prompt in prompts]))
 
 
+def tree_load(size: Size) -> Load:
+    """With a stream for each question, which is more than there are slots."""
+    n_documents = SYSTEMS * DOCUMENTS
+    n_questions = n_documents * QUESTIONS
+    levels = Phase(SYSTEMS, size.system // 3), Phase(n_documents, size.system // 2)
+    return Load(n_questions, (*levels, Phase(n_questions, OWN, size.output // 2)))
+
+
 def run_continuations(stage: Stage, size: Size, round: int) -> list[Figure]:
     prompt = words(size.system // 2, "continuations", round)
     asks = [Ask(prompt, size.output, N_CONTINUATIONS)]
@@ -71,7 +79,7 @@ WORKLOADS = (
         tries=(BARE,),
         weight=1.2,
         has_slow_rivals=True,
-        load=lambda size: Load(0, 1, size.prompt, 2 * size.output),
+        load=lambda size: Load(1, (Phase(1, size.prompt, 2 * size.output),)),
     ),
     Workload(
         name="unrelated",
@@ -83,7 +91,7 @@ WORKLOADS = (
         tries=(BARE, BARE_UNIFIED, UNIFIED),
         weight=1.6,
         has_slow_rivals=True,
-        load=lambda size: Load(0, N_USERS, size.prompt, size.output),
+        load=lambda size: Load(N_USERS, (Phase(N_USERS, size.prompt, size.output),)),
     ),
     Workload(
         name="one_prompt",
@@ -94,7 +102,7 @@ WORKLOADS = (
         goals=(Goal("tokens/s", "best", ">=", 2.0), Goal("tokens/s", "same slots", ">=", 4.0)),
         tries=(FOUR_SLOTS, BARE_UNIFIED, UNIFIED),
         weight=2.5,
-        load=lambda size: Load(size.system, N_USERS, OWN, size.output),
+        load=lambda size: Load(N_USERS, (Phase(1, size.system), Phase(N_USERS, OWN, size.output))),
     ),
     Workload(
         name="tree",
@@ -106,6 +114,7 @@ WORKLOADS = (
         tries=(FOUR_SLOTS, BARE_UNIFIED, UNIFIED),
         weight=3.0,
         wants_patience=True,
+        load=tree_load,
     ),
     Workload(
         name="continuations",
@@ -116,6 +125,6 @@ WORKLOADS = (
         goals=(Goal("tokens/s", "best", ">=", 1.5),),
         tries=(BARE, BARE_UNIFIED, UNIFIED, Try("8 requests", asks_n=False)),
         weight=1.2,
-        load=lambda size: Load(size.system // 2, N_CONTINUATIONS, 0, size.output),
+        load=lambda size: Load(N_CONTINUATIONS, (Phase(1, size.system // 2, size.output),)),
     ),
 )

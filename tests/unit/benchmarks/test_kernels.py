@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 
 from benchmarks.kernels import Kernels
-from benchmarks.workloads.base import Load
+from benchmarks.workloads.base import Load, Phase
 
 
 def test_a_loop_that_ended_measures_nothing_and_tells_why() -> None:
     with Kernels(Path("there is no such model"), 1, 64, {}) as kernels:
-        assert math.isnan(kernels.seconds(Load(0, 1, 4, 2)))
-        assert math.isnan(kernels.seconds(Load(0, 1, 4, 2)))
+        assert math.isnan(kernels.seconds(Load(1, (Phase(1, 4, 2),))))
+        assert math.isnan(kernels.seconds(Load(1, (Phase(1, 4, 2),))))
     assert kernels.trouble == "the bare loop ended with status 1"

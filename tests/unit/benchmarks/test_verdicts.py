@@ -76,6 +76,15 @@ def test_what_a_bare_loop_makes_is_told_beside_a_goal_on_the_kernels_that_decide
     assert [*second.installed, *second.alike] == pytest.approx([20 / 25, 11 / 10])
 
 
+def test_a_goal_that_a_bare_loop_misses_too_is_told_so() -> None:
+    found = measured(("plait", 10.5), ("same slots", 10.0))
+    results = Results(this_machine(), {}, "make bench", "today", models=[OfModel("a", FULL, [found])])
+    found.limit.seconds = {0: 16 * FULL.output / 11}
+    assert "| missed: a bare loop on the same kernels makes only 1.1 |" in page(results, {})
+    found.limit.seconds = {0: 16 * FULL.output / 12}
+    assert "makes only" not in page(results, {})
+
+
 def test_each_is_held_against_the_limit_of_its_own_kernels() -> None:
     found = measured(("plait", 20.0), ("plait, portable", 11.0), ("same slots", 8.0), ("slow", 1.0))
     ours, portable, rival, slow = found.contestants
