@@ -146,8 +146,10 @@ class Sequence:
             end = len(self.tokens) - (rules is not None and rules.ends_decoded)
             return min(_next_multiple(step, position), end)
         nearest = min((mark for mark in self.group.landmarks if mark > position), default=self.n_prompt)
-        is_deep_rest = position >= DEEP and position >= self.n_prompt - self.n_prompt % BLOCK
-        border = _next_multiple(SMALL_BLOCK if is_deep_rest else BLOCK, position)
+        if self.n_prompt - position < BLOCK:  # one piece, wherever it begins: no whole block follows
+            border = position + (SMALL_BLOCK if position >= DEEP else BLOCK)
+        else:
+            border = _next_multiple(BLOCK, position)
         return min(border, position + self.group.chunk, n_chunked, nearest)
 
     @property

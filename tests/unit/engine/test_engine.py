@@ -213,6 +213,17 @@ def test_of_a_deep_prompts_short_rest_a_step_beside_writers_takes_half_a_block()
     assert read == [BLOCK] * (DEEP // BLOCK) + [32, 24]
 
 
+def test_less_than_a_block_behind_what_is_cached_is_one_call_wherever_it_begins() -> None:
+    context = FakeContext(1)
+    engine = Engine(context, 1, Pace(target=0.1, n_batch=512, n_ubatch=512))
+    ask(engine, words(50), max_tokens=1)
+    run(engine)
+    context.calls.clear()
+    ask(engine, words(50) + words(40, 2), max_tokens=1)
+    run(engine)
+    assert len(context.calls) == 1
+
+
 class Failing(FakeContext):
     """A context that cannot decode a certain token."""
 
