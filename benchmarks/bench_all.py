@@ -32,6 +32,7 @@ from benchmarks.workloads.base import QUICK, Size, Workload
 
 HERE = Path(__file__).parent
 REASONS = HERE / "reasons.toml"
+MINUTES = 17.0
 FOR_FIRST_ROUND = 0.6
 """Of the time of a model: the rest is for starting servers, other settings and more rounds."""
 
@@ -112,7 +113,7 @@ def asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", choices=["all", *WORKLOADS])
     parser.add_argument("--quick", action="store_true", help="a tiny model and few tokens: to see that all works")
-    parser.add_argument("--minutes", type=float, default=17.0, help="about how long it may take once all is installed")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="about how long, once all is installed")
     parser.add_argument("--rounds", type=int, default=5, help="at most so many of each workload")
     parser.add_argument("--model", help="a GGUF file instead of the random models, that are made of words")
     parser.add_argument("--as-is", action="store_true", help="without the rivals that are not installed yet")
@@ -138,7 +139,8 @@ def run(options: argparse.Namespace) -> Results:
 
 
 def command(options: argparse.Namespace) -> str:
-    given = [options.what, *(["--quick"] if options.quick else [])]
+    minutes = [f"--minutes {options.minutes:g}"] if options.minutes != MINUTES else []
+    given = [options.what, *(["--quick"] if options.quick else []), *minutes]
     return "make bench" if given == ["all"] else f"python -m benchmarks {' '.join(given)}"
 
 

@@ -132,6 +132,8 @@ class Contest:
         everybody = self.measured.contestants
         needed = [each for each in everybody if each.is_needed]
         self.open(needed)
+        for _, loop in self.loops:
+            loop.wait()
         self.round(0, needed)
         more = self.fitting([each for each in everybody if not each.is_needed])
         self.open(more)

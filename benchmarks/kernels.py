@@ -24,15 +24,25 @@ class Kernels:
         self.trouble = ""
         """Why it does not answer any more."""
 
+    def wait(self) -> None:
+        """Until it has its model: that takes the cores, too."""
+        self._answer()
+
     def seconds(self, load: Load) -> float:
         """NaN when the process has ended."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):  # its end is seen below
             print(json.dumps(load), file=self.process.stdin, flush=True)
-        if line := self.process.stdout.readline():
-            return float(line)
-        self.trouble = f"the bare loop ended with status {self.process.wait()}"
-        return math.nan
+        line = self._answer()
+        return float(line) if line else math.nan
+
+    def _answer(self) -> str:
+        """Empty when the process has ended."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.trouble = f"the bare loop ended with status {self.process.wait()}"
+        return line
 
     def __enter__(self) -> "Kernels":
         return self

@@ -1,7 +1,7 @@
 """The same work as a workload's in a bare loop over `llama_decode`, without a server.
 
-`python -m benchmarks.kernels_program MODEL N_STREAMS N_CTX` reads loads from standard input, one line of JSON each, and
-answers with the seconds that each took. A `Loop` owns its model and context.
+`python -m benchmarks.kernels_program MODEL N_STREAMS N_CTX` says when it is ready, reads loads from standard input, one
+line of JSON each, and answers with the seconds that each took. A `Loop` owns its model and context.
 """
 
 import itertools
@@ -111,6 +111,7 @@ def speeds(model: Path) -> list[Figure]:
 def main() -> None:
     model, n_slots, n_ctx = sys.argv[1:]
     loop = Loop(Path(model), int(n_slots), int(n_ctx))
+    print("ready", flush=True)
     for line in sys.stdin:
         n_streams, phases = json.loads(line)
         print(loop.seconds(Load(n_streams, tuple(Phase(*phase) for phase in phases))), flush=True)

@@ -144,9 +144,9 @@ def _workload(model: str, measured: Measured) -> Iterator[str]:
     heads = ["server", *(name if name == unit else f"{name}, {unit}" for name, unit in names.items()), *kernels]
     rows = [_contestant(each, list(names), measured) for each in measured.contestants]
     yield from table([*heads, "rounds", ""], rows)
-    for limit in limits:
-        rate = number(measured.rate(limit))
-        yield from ("", f"On the kernels of {limit.rival.name}, a bare loop makes {rate} tokens/s of the same work.")
+    if limits:
+        rates = (f"{number(measured.rate(limit))} tokens/s ({limit.rival.name})" for limit in limits)
+        yield from ("", f"A bare loop makes, of the same work: {'; '.join(rates)}.")
     for limit in measured.limits():
         if limit.trouble:
             yield from ("", f"What the kernels of {limit.rival.name} can do is not known: {limit.trouble}.")

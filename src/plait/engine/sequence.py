@@ -13,7 +13,7 @@ from plait.protocol import Cached, Pin, Verdict
 Reason = Literal["stop", "length"]
 
 BLOCK = 64
-"""Prompt chunks end at multiples of this, so that a row's arithmetic does not depend on who else is served
+"""Prompt tokens of a chunk, as long as there are so many: a row's arithmetic does not depend on who else is served
 (`docs/architecture.md`, canonical shapes)."""
 SMALL_BLOCK = 32
 """Known output is read in chunks that end at multiples of this: below a block, a row gets the bits that it got when it
@@ -146,11 +146,9 @@ class Sequence:
             end = len(self.tokens) - (rules is not None and rules.ends_decoded)
             return min(_next_multiple(step, position), end)
         nearest = min((mark for mark in self.group.landmarks if mark > position), default=self.n_prompt)
-        if self.n_prompt - position < BLOCK:  # one piece, wherever it begins: no whole block follows
-            border = position + (SMALL_BLOCK if position >= DEEP else BLOCK)
-        else:
-            border = _next_multiple(BLOCK, position)
-        return min(border, position + self.group.chunk, n_chunked, nearest)
+        is_deep_rest = position >= DEEP and self.n_prompt - position < BLOCK
+        n = min(SMALL_BLOCK if is_deep_rest else BLOCK, self.group.chunk)
+        return min(position + n, n_chunked, nearest)
 
     @property
     def is_writing(self) -> bool:

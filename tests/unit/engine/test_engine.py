@@ -224,6 +224,17 @@ def test_less_than_a_block_behind_what_is_cached_is_one_call_wherever_it_begins(
     assert len(context.calls) == 1
 
 
+def test_blocks_begin_where_what_is_cached_ends() -> None:
+    """So no call but the last has less than a block, for which attention takes the slower way."""
+    engine = Engine(FakeContext(1), 1, Pace(target=0.1, n_batch=BLOCK, n_ubatch=BLOCK))
+    ask(engine, words(50), max_tokens=1)
+    run(engine)
+    ask(engine, words(50) + words(BLOCK + 40, 2), max_tokens=1)
+    n_before = engine.counts.steps
+    run(engine)
+    assert engine.counts.step_rows[n_before:] == [BLOCK, 40]
+
+
 class Failing(FakeContext):
     """A context that cannot decode a certain token."""
 
