@@ -66,7 +66,8 @@ def measure(part: Part, client: Client, options: argparse.Namespace, clock: Cloc
         found.steps = profile(part.model, client, options.output / flames_name(found.model))
     if not options.quick:
         weight = part.weight * sum(workload.weight for workload in asked_for(options))
-        found.size = fitting(found.speeds, scaled_to_all(options) * FOR_FIRST_ROUND * clock.part(weight))
+        seconds = scaled_to_all(options) * FOR_FIRST_ROUND * clock.part(weight)
+        found.size = fitting(found.speeds, seconds, 4 if kernels_differ(results.builds) else 3)
     for workload in asked_for(options):
         found.measured.append(one(part, found.size, workload, client, options, clock, results))
         results.minutes = clock.minutes

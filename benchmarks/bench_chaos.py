@@ -85,7 +85,7 @@ class Chaos:
 
 @contextmanager
 def server(model: str) -> Iterator[str]:
-    """Its prefix cache is its own: what servers with other settings left may have other bits."""
+    """Its prefix cache is its own: what earlier servers left there is no part of what is measured."""
     with tempfile.TemporaryDirectory() as cache:
         yield from running(model, cache)
 

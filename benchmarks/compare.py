@@ -164,7 +164,9 @@ class Contest:
         others = [each for each in measured.contestants if each.role == "other"]
         if any(goal.of == "same slots" for goal in goals):
             others += [each for each in measured.contestants if each.role == "same slots" and each is not best]
-        for takers in ([*always, *others], always):
+        deciding = "plait, portable" if measured.kernels_differ else "plait"
+        fewest = [each for each in always if each is best or each.role == deciding]
+        for takers in ([*always, *others], always, fewest):
             those = [each for each in takers if not each.is_gone]
             if those and self.timer.allows(self.limits_seconds + sum(each.seconds for each in those)):
                 return those

@@ -61,7 +61,7 @@ def _lines(results: Results, reasons: Reasons) -> Iterator[str]:
         yield from ("", f"## {of_model.model}", "", sizes(of_model.size), "", "### Goals", "")
         yield "Plait's figure divided by the other's, round by round: the median, and the least and the most. Where the"
         yield "kernels differ, the ratio on kernels like the rival's decides; where they do not, that column is empty."
-        yield "A bare loop does the same work without a server, all prompts first, on the kernels that decide."
+        yield "A bare loop does the same work on the kernels that decide, without a server: all read, then all write."
         yield from ("", *_goals(of_model.measured, reasons.get(of_model.model, {})))
         for measured in of_model.measured:
             yield from _workload(of_model.model, measured)
@@ -154,7 +154,8 @@ def _workload(model: str, measured: Measured) -> Iterator[str]:
 
 def _contestant(each: Contestant, names: Sequence[str], measured: Measured) -> list[str]:
     limit = measured.rate(measured.limit_of(each))
-    share = [number(each.median("tokens/s") / limit)] if any(limit.seconds for limit in measured.limits()) else []
+    shares = [number(each.median("tokens/s") / limit) if each.role != "other" else ""]
+    share = shares if any(limit.seconds for limit in measured.limits()) else []
     spreads = [spread(each.values(name)) for name in names]
     return [each.label, *spreads, *share, str(len(each.rounds)), each.trouble]
 

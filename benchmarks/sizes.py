@@ -16,18 +16,18 @@ READING, WRITING = "prompt of 512", "16 writing"
 """The speeds that are asked for."""
 
 
-def fitting(speeds: Sequence[Figure], seconds: float) -> Size:
+def fitting(speeds: Sequence[Figure], seconds: float, n_servers: int) -> Size:
     """The largest one whose first round is likely to take no longer, or the smallest."""
-    return next((size for size in SIZES if estimated(size, speeds) <= seconds), SIZES[-1])
+    return next((size for size in SIZES if estimated(size, speeds, n_servers) <= seconds), SIZES[-1])
 
 
-def estimated(size: Size, speeds: Sequence[Figure]) -> float:
-    """Seconds for one round of all workloads, with three servers.
+def estimated(size: Size, speeds: Sequence[Figure], n_servers: int) -> float:
+    """Seconds for one round of all workloads.
 
-    Counted out by hand: how often each length is read by one that shares nothing, one that shares all, and one between
-    them; and the steps of 16 rows, or what takes as long.
+    Counted out by hand for three servers: how often each length is read by one that shares nothing, by one that shares
+    all, and by one between them; and the steps of 16 rows, or what takes as long.
     """
     rates = {figure.name: figure.value for figure in speeds}
     n_read = (280 + 12 * size.turns) * size.prompt + 85 * size.system + 3 * size.n_long * size.long
     n_steps = (30 + size.turns) * size.output
-    return n_read / rates[READING] + n_steps * 16 / rates[WRITING]
+    return n_servers / 3 * (n_read / rates[READING] + n_steps * 16 / rates[WRITING])

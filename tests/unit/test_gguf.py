@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plait import gguf
 from plait.errors import ModelLoadFailed
-from plait.gguf import GGUFError, KVRow
+from plait.gguf import GGUFError, KVRow, Unreadable
 from tests.fakes.gguf_file import LLAMA, MAGIC, TENSORS, Plain, Weights, gguf_bytes, text, value, write_gguf
 
 GOOD = gguf_bytes()
@@ -254,6 +254,11 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, n: int) -> None:
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match="No such file"):
         gguf.skim(tmp_path / "none.gguf")
+
+
+def test_a_file_that_the_system_does_not_give_is_not_called_broken(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="too long"):
+        gguf.skim(tmp_path / ("a" * 300))
 
 
 def test_a_name_with_a_nul_is_refused() -> None:

@@ -4,7 +4,7 @@ The plan can be read aloud: those who write get one token each; then those who r
 it to the oldest and half to whoever has the least left; before both, newcomers take the free slots, by `turn`.
 
 A plan is a list of batches; each is one `llama_decode` call in a canonical shape: all writers, one row each; or prompt
-chunks of equal length, either whole blocks of 64 tokens or what is left before or after them, never both. Output that
+chunks of equal length, either whole blocks of 64 tokens or what is left behind them, never both. Output that
 is known already, because another worker wrote it, is read in shorter chunks (`Sequence.next_border`). Those who want
 other LoRA adapters have calls of their own, in the same step.
 """
@@ -219,12 +219,14 @@ class Scheduler:
         return batches
 
     def _cut(self, seq: Sequence, n: int) -> list[int]:
-        """The next `n` tokens in pieces that end at the sequence's borders; whole blocks go together as one piece."""
+        """The next `n` tokens in pieces that end at the sequence's borders; whole blocks go together as one piece, but
+        where something is to be kept of them."""
         pieces: list[int] = []
         start, end = seq.n_past, seq.n_past + n
         while start < end:
             piece = min(seq.next_border(start), end) - start
-            if piece == BLOCK and pieces and pieces[-1] % BLOCK == 0 and pieces[-1] + BLOCK <= self.pace.n_ubatch:
+            follows = piece == BLOCK and pieces and pieces[-1] % BLOCK == 0 and start not in seq.group.landmarks
+            if follows and pieces[-1] + BLOCK <= self.pace.n_ubatch:
                 pieces[-1] += BLOCK
             else:
                 pieces.append(piece)

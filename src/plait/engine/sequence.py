@@ -17,7 +17,7 @@ BLOCK = 64
 (`docs/architecture.md`, canonical shapes)."""
 SMALL_BLOCK = 32
 """Known output is read in chunks that end at multiples of this: below a block, a row gets the bits that it got when it
-was written. So is the rest of a prompt behind its last whole block, if that is deep in the context."""
+was written. The rest of a prompt behind its last whole block has so many at a time, if that is deep in the context."""
 DEEP = 512
 """From this position on, attention makes a row of less than a block so dear that half of one is enough for a step."""
 Adapters = tuple[float, ...]
@@ -137,6 +137,13 @@ class Sequence:
             return self.n_prompt
         n_last = self.n_prompt % (SMALL_BLOCK if self.n_prompt > DEEP else BLOCK)
         return self.n_prompt - (rules.ends_decoded or n_last == 1)
+
+    @property
+    def findable(self) -> list[int]:
+        """What of it the prefix cache may have: all but the last token, which is to be decoded. By the rules nothing of
+        the output: another request may have had that as its prompt."""
+        n = len(self.tokens) - 1
+        return self.tokens[: n if self.group.rules is None else min(n, self.n_chunked)]
 
     def next_border(self, position: int) -> int:
         """Where a chunk that begins at `position` has to end at the latest. Depends on nothing but the request."""

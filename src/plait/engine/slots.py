@@ -132,7 +132,7 @@ class Slots:
             if n > best.n or (n and n == best.n and slot.owner is None):
                 best = Match(stream, n, "running" if slot.owner else "idle")
         if seq.group.shares and wanted:
-            n = self.segments.find(wanted, seq.group.scope, exact=seq.group.rules is not None).n
+            n = self.segments.find(seq.findable, seq.group.scope, exact=seq.group.rules is not None).n
             is_worth_cells = not seq.has_started or n >= 2 * best.n  # or else it was short of cells, and should share
             if (n >= best.n + MIN_SHARED or n == len(wanted) > best.n) and is_worth_cells:
                 return Match(NOWHERE, n, "ram")
@@ -142,7 +142,7 @@ class Slots:
         """What is on disk of `seq`, if that is worth waiting for. Asked for once."""
         if seq.n_in_ram is not None or not seq.group.shares:
             return None
-        found = self.segments.find(seq.tokens[:-1], seq.group.scope, exact=seq.group.rules is not None)
+        found = self.segments.find(seq.findable, seq.group.scope, exact=seq.group.rules is not None)
         n = found.n + found.n_on_disk
         if n < n_known + MIN_FETCHED or not found.n_on_disk:
             return None
@@ -163,10 +163,10 @@ class Slots:
     @staticmethod
     def _usable(seq: Sequence, n: int, owner: Sequence | None, n_exact: int) -> int:
         """How many of `n` tokens, of which `n_exact` are exact, carry the bits that `seq` would compute by the rules:
-        whole blocks, or all that a sibling has computed when that is more than the prompt's chunks."""
+        whole blocks of the prompt, or all that a sibling has computed when that is more than the prompt's chunks."""
         if owner and owner.group is seq.group and n >= seq.n_chunked:
             return n
-        return whole_blocks(min(n, n_exact)) if seq.group.chunk >= BLOCK else 0
+        return whole_blocks(min(n, n_exact, seq.n_chunked)) if seq.group.chunk >= BLOCK else 0
 
     def _shared(self, slot: Slot, seq: Sequence, wanted: list[int]) -> int:
         if slot.owner is None:
@@ -199,7 +199,7 @@ class Slots:
             self.memory.copy(source.stream, stream, source.n)
             self._touch(self.table[source.stream])
         slot.owner, slot.kept = seq, []
-        seq.stream, seq.n_past, seq.n_exact = stream, source.n, min(n_exact, source.n)
+        seq.stream, seq.n_past, seq.n_exact = stream, source.n, whole_blocks(min(n_exact, source.n))
         if seq.cached is None:
             seq.cached = self._cached(seq, source)
         self.n_owned += 1

@@ -112,6 +112,8 @@ class LocalFleet:
         `cache_ram` None: what its workers get for prefixes is a part of what is free then."""
         try:
             pool = await self._admit(await self._apart(self._converted, source), share, cache_ram)
+        except gguf.Unreadable:
+            raise
         except gguf.GGUFError as error:
             raise InvalidModel(error.message, param="model") from error
         try:

@@ -6,7 +6,7 @@ machine can hold (`fleet.budget`), nor whether libllama will like the model.
 
 from plait.gguf.bitnet import needs_conversion, squares_relu
 from plait.gguf.check import check
-from plait.gguf.cursor import GGUFError
+from plait.gguf.cursor import GGUFError, Unreadable
 from plait.gguf.digest import digest
 from plait.gguf.header import MAX_LAYERS, Header, KVRow
 from plait.gguf.parse import SPLIT, files, skim
@@ -19,6 +19,7 @@ __all__ = [
     "GGUFError",
     "Header",
     "KVRow",
+    "Unreadable",
     "check",
     "digest",
     "files",

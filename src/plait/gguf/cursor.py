@@ -30,6 +30,10 @@ class GGUFError(ModelLoadFailed):
     """Not a GGUF file that can be read; the message begins with its path."""
 
 
+class Unreadable(GGUFError):
+    """Of the file nothing is known: the system did not let us read it."""
+
+
 class Array(Struct, frozen=True):
     """An array that was passed over."""
 

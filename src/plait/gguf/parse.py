@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from plait.gguf import bitnet
 from plait.gguf.bitnet import Entry
-from plait.gguf.cursor import Cursor, GGUFError, Value
+from plait.gguf.cursor import Cursor, GGUFError, Unreadable, Value
 from plait.gguf.header import Header, Tensor, is_whole
 from plait.gguf.types import TYPES
 
@@ -64,15 +64,18 @@ def _skim_file(path: Path) -> Header:
 
 
 def read(path: Path, take: Callable[[Cursor], T]) -> T:
-    """What `take` makes of an open file. Whatever is wrong with it is a `GGUFError` that begins with its path."""
+    """What `take` makes of an open file. Whatever is wrong with it is a `GGUFError` that begins with its path, and an
+    `Unreadable` where that is the system's fault."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise GGUFError("not a file")
         with path.open("rb", buffering=0) as file:
             return take(Cursor(file, found.st_size))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise GGUFError(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise GGUFError(f"{str(path)!r}: {error}") from error
     except GGUFError as error:

@@ -1,7 +1,7 @@
 """Where a worker keeps prefixes on disk: one folder for all that must match, chosen before the sandbox closes.
 
 The key of the folder is everything that the bytes in it depend on: the model's files and adapters, the library and its
-kernels, the KV cache's types and layout, and RoPE's settings.
+kernels, the KV cache's types and layout, RoPE's settings, and the blocks in which the engine reads.
 """
 
 import logging
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plait import disk, gguf
+from plait.engine.sequence import BLOCK, DEEP, SMALL_BLOCK
 from plait.llama import lib
 from plait.protocol import Load
 from plait.worker.judging import adapter_key
@@ -62,4 +63,5 @@ def _key(load: Load) -> str:
         layout="unified" if settings.kv_cells else "split",
         rope=(str(settings.rope_freq_base), str(settings.rope_freq_scale)),
         gpu_layers=settings.n_gpu_layers if build.can_offload else 0,
+        blocks=(str(BLOCK), str(SMALL_BLOCK), str(DEEP)),
     )

@@ -50,6 +50,12 @@ def test_a_round_is_begun_only_when_it_will_end_in_time() -> None:
     assert Match(with_slow).play(30.0) == {"plait": 4, "same slots": 4, "slow": 1}
 
 
+def test_when_time_is_short_only_those_go_on_who_decide() -> None:
+    match = Match({"plait": 2.0, "plait, portable": 2.0, "same slots": 3.0})
+    match.measured.kernels_differ = True
+    assert match.play(19.0) == {"plait": 2, "plait, portable": 3, "same slots": 3}
+
+
 def test_who_decides_has_a_turn_when_the_time_is_over_and_others_have_none() -> None:
     match = Match({"plait": 2.0, "same slots": 3.0, "try": 1.0})
     assert match.play(0.0) == {"plait": 1, "same slots": 1, "try": 0}

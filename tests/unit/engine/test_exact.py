@@ -1,6 +1,7 @@
 """By the rules, only what carries the bits of a cold run is taken from who computed it before."""
 
 import random
+from collections.abc import Iterable
 
 import pytest
 
@@ -37,11 +38,17 @@ def open_engine(n_slots: int = 2, segments: Segments | None = None, rules: Verdi
 
 
 def submit(
-    engine: Engine, prompt: list[int], rules: Verdict | None, max_tokens: int = 1, chunk: int = BLOCK
+    engine: Engine,
+    prompt: list[int],
+    rules: Verdict | None,
+    max_tokens: int = 1,
+    chunk: int = BLOCK,
+    output: Iterable[int] = (),
 ) -> Notebook:
     heard, context = Notebook(), engine.context
     assert isinstance(context, FakeContext)
-    Sequence(list(prompt), (group := Group(rules=rules, chunk=chunk)), heard, context.sampler(), max_tokens)
+    seq = Sequence(list(prompt), (group := Group(rules=rules, chunk=chunk)), heard, context.sampler(), max_tokens)
+    seq.tokens += output
     engine.submit(group)
     return heard
 
@@ -68,6 +75,23 @@ def test_what_goes_on_from_an_inexact_prefix_is_not_exact() -> None:
     ask(engine, prompt[:100], None)
     assert ask(engine, prompt, None) == 100
     assert ask(engine, prompt, FREE) == 64
+
+
+def test_who_leaves_an_exact_prompt_within_a_block_is_exact_up_to_that_block() -> None:
+    engine, prompt = open_engine(), words(300)
+    ask(engine, prompt, None)
+    other = prompt[:100] + words(200, 2)
+    assert ask(engine, other, None) == 100
+    assert ask(engine, [*other, 5], FREE) == 64
+
+
+def test_known_output_is_not_taken_from_who_had_it_as_a_prompt() -> None:
+    engine, prompt, output = open_engine(), words(100), words(100, 2)
+    ask(engine, [*prompt, *output, 5], None)
+    heard = submit(engine, prompt, FREE, max_tokens=101, output=output)
+    while not engine.is_idle:
+        engine.step()
+    assert heard.n_cached == 64
 
 
 @pytest.mark.parametrize("n_short", [0, 20, 64, 100, 299])

@@ -449,6 +449,15 @@ def test_a_state_that_cannot_be_cut_is_kept_where_others_will_go_on_from() -> No
     assert cached(bench.ask(prompt[:140] + words(30, 8))) == (0, 0, 0)
 
 
+def test_such_a_state_is_kept_between_two_blocks_that_would_go_together() -> None:
+    bench = Bench(can_cut=False)
+    bench.engine.pace.prompt_seconds = 1e-4
+    prompt = words(200)
+    bench.ask(prompt, landmarks={128, 199})
+    bench.ask(words(90, 5), landmarks={89})
+    assert cached(bench.ask(prompt[:128] + words(30, 7))) == (0, 128, 0)
+
+
 def test_a_state_that_a_context_refuses_is_not_tried_again() -> None:
     shelf, prompt = FakeShelf(), words(200)
     for refuses_files in (False, True, False):
