@@ -55,5 +55,5 @@ def test_e5_nor_is_a_path_of_ours(server: Server, name: str) -> None:
 )
 def test_e5_the_operator_names_models_only(server: Server, source: str) -> None:
     answer = post(server, "/admin/models", model=source)
-    assert answer.status_code in (404, 500), answer.text
-    assert answer.json()["error"]["code"] in ("model_not_found", "model_load_failed")
+    assert answer.status_code in (400, 404), answer.text
+    assert answer.json()["error"]["code"] in ("model_not_found", "invalid_model")

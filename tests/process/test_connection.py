@@ -82,7 +82,7 @@ async def test_a_second_head_that_does_not_come_is_not_waited_for() -> None:
 async def test_an_empty_line_behind_an_answer_is_no_head_that_begins() -> None:
     async with connected(settings=HASTY) as (reader, writer):
         writer.write(LIVEZ)
-        await reader.readuntil(b'{"ready":true')
+        await reader.readuntil(b'{"live":true')
         writer.write(b"\r\n")
         assert b"HTTP/1.1 408 " in await reader.read()
 
@@ -180,7 +180,7 @@ async def test_a_long_answer_outlives_the_head_that_waits_behind_it() -> None:
         asyncio.get_running_loop().call_later(PATIENCE + 0.5, released.set)
         assert status(await reader.readuntil(b"\r\n\r\n")) == 200
         writer.write(b"host: localhost\r\n\r\n")
-        await reader.readuntil(b'{"ready":true')
+        await reader.readuntil(b'{"live":true')
 
 
 @pytest.mark.parametrize("path", [b"/llm-http/stream", b"/server-parallel/completion"])
