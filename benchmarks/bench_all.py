@@ -67,7 +67,8 @@ def measure(part: Part, client: Client, options: argparse.Namespace, clock: Cloc
     if not options.quick:
         weight = part.weight * sum(workload.weight for workload in asked_for(options))
         seconds = scaled_to_all(options) * FOR_FIRST_ROUND * clock.part(weight)
-        found.size = fitting(found.speeds, seconds, 4 if kernels_differ(results.builds) else 3)
+        n_servers = 4 if kernels_differ(results.builds) else 3  # that are needed for every workload
+        found.size = fitting(found.speeds, seconds, n_servers)
     for workload in asked_for(options):
         found.measured.append(one(part, found.size, workload, client, options, clock, results))
         results.minutes = clock.minutes

@@ -21,7 +21,7 @@ from benchmarks.kernels import Kernels
 from benchmarks.rivals.base import NotThere
 from benchmarks.rivals.plait import Plait, PortablePlait
 from benchmarks.words import n_tokens, words
-from benchmarks.workloads.base import Size, Stage, Workload
+from benchmarks.workloads.base import Load, Size, Stage, Workload
 
 N_STARTING = 4
 """Servers that are started at the same time."""
@@ -68,9 +68,14 @@ class Measured:
         sign = -1 if self.workload.is_better_high else 1
         return min(found, key=lambda each: (each.has_failed, sign * each.median(name)), default=None)
 
+    @property
+    def load(self) -> Load | None:
+        """What a bare loop has to do. None: there is none for this workload."""
+        return self.workload.load(self.size) if self.workload.load else None
+
     def limits(self) -> list[Limit]:
         """Those that are measured for this workload."""
-        if not self.workload.load:
+        if not self.load:
             return []
         return [self.limit, self.portable_limit] if self.kernels_differ else [self.limit]
 
@@ -81,10 +86,8 @@ class Measured:
 
     def rates(self, limit: Limit) -> dict[int, float]:
         """Tokens per second of a bare loop, by round."""
-        if not self.workload.load:
-            return {}
-        load = self.workload.load(self.size)
-        return {round: load.n_output / seconds for round, seconds in limit.seconds.items()}
+        load = self.load
+        return {round: load.n_output / seconds for round, seconds in limit.seconds.items()} if load else {}
 
     def rate(self, limit: Limit) -> float:
         """Their median, or NaN."""
@@ -114,18 +117,19 @@ class Contest:
         self.stages: dict[str, Stage] = {}
         self.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.limits_seconds = 0.0
-        self.loops = [(limit, loop) for limit in measured.limits() if (loop := self.bare_loop(limit, model))]
+        self.loops: list[tuple[Limit, Kernels]] = []
+        if load := measured.load:
+            for limit in measured.limits():
+                self.start_loop(limit, load, model)
 
-    def bare_loop(self, limit: Limit, model: Path) -> Kernels | None:
-        """None where there is no such library."""
-        assert self.measured.workload.load
-        load = self.measured.workload.load(self.measured.size)
+    def start_loop(self, limit: Limit, load: Load, model: Path) -> None:
         try:
             variables = limit.rival.variables()
         except NotThere as reason:
             limit.trouble = str(reason)
-            return None
-        return self.stack.enter_context(Kernels(model, load.n_streams, load.n_held + 1, variables))
+        else:
+            loop = Kernels(model, load, variables)
+            self.loops.append((limit, self.stack.enter_context(loop)))
 
     def first_round(self) -> None:
         """Of those who decide, whatever it takes; then of the others who fit in."""
@@ -198,8 +202,7 @@ class Contest:
         self.take_turns(round, contestants)
         began = self.timer.now()
         for limit, loop in self.loops:
-            assert self.measured.workload.load
-            seconds = loop.seconds(self.measured.workload.load(self.measured.size))
+            seconds = loop.seconds()
             limit.trouble = loop.trouble
             if not math.isnan(seconds):
                 limit.seconds[round] = seconds

@@ -14,11 +14,13 @@ from benchmarks.workloads.base import Load
 
 
 class Kernels:
-    """A loop in a process of its own, as servers have one: its threads do not meet ours."""
+    """A loop for one load, in a process of its own, as servers have one: its threads do not meet ours."""
 
-    def __init__(self, model: Path, n_streams: int, n_ctx: int, variables: Mapping[str, str]) -> None:
+    def __init__(self, model: Path, load: Load, variables: Mapping[str, str]) -> None:
         """`variables` of its environment say whose library it is."""
-        command = [sys.executable, "-m", "benchmarks.kernels_program", str(model), str(n_streams), str(n_ctx)]
+        sizes = str(load.n_streams), str(load.n_held + 1)
+        command = [sys.executable, "-m", "benchmarks.kernels_program", str(model), *sizes]
+        self.load = load
         env = {**os.environ, **variables}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.trouble = ""
@@ -28,11 +30,11 @@ class Kernels:
         """Until it has its model: that takes the cores, too."""
         self._answer()
 
-    def seconds(self, load: Load) -> float:
+    def seconds(self) -> float:
         """NaN when the process has ended."""
         assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):  # its end is seen below
-            print(json.dumps(load), file=self.process.stdin, flush=True)
+            print(json.dumps(self.load), file=self.process.stdin, flush=True)
         line = self._answer()
         return float(line) if line else math.nan
 

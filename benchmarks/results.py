@@ -153,11 +153,16 @@ def _workload(model: str, measured: Measured) -> Iterator[str]:
 
 
 def _contestant(each: Contestant, names: Sequence[str], measured: Measured) -> list[str]:
-    limit = measured.rate(measured.limit_of(each))
-    shares = [number(each.median("tokens/s") / limit) if each.role != "other" else ""]
-    share = shares if any(limit.seconds for limit in measured.limits()) else []
+    share = [_share(each, measured)] if any(limit.seconds for limit in measured.limits()) else []
     spreads = [spread(each.values(name)) for name in names]
     return [each.label, *spreads, *share, str(len(each.rounds)), each.trouble]
+
+
+def _share(each: Contestant, measured: Measured) -> str:
+    """Of what its kernels can do; what those of a server at a URL are is not known."""
+    if each.role == "other":
+        return ""
+    return number(each.median("tokens/s") / measured.rate(measured.limit_of(each)))
 
 
 def _extra(title: str, says: str, figures: Sequence[Figure]) -> Iterator[str]:
