@@ -9,7 +9,6 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +22,6 @@ from benchmarks.rivals.plait import Plait, PortablePlait
 from benchmarks.words import n_tokens, words
 from benchmarks.workloads.base import Load, Size, Stage, Workload
 
-N_STARTING = 4
-"""Servers that are started at the same time."""
 PATIENCE = 60.0
 """Seconds that every turn may take, however little time there is."""
 SLOWNESS = 4
@@ -128,16 +125,15 @@ class Contest:
         except NotThere as reason:
             limit.trouble = str(reason)
         else:
-            loop = Kernels(model, load, variables)
-            self.loops.append((limit, self.stack.enter_context(loop)))
+            loop = self.stack.enter_context(Kernels(model, load, variables))
+            loop.wait()
+            self.loops.append((limit, loop))
 
     def first_round(self) -> None:
         """Of those who decide, whatever it takes; then of the others who fit in."""
         everybody = self.measured.contestants
         needed = [each for each in everybody if each.is_needed]
         self.open(needed)
-        for _, loop in self.loops:
-            loop.wait()
         self.round(0, needed)
         more = self.fitting([each for each in everybody if not each.is_needed])
         self.open(more)
@@ -156,9 +152,10 @@ class Contest:
         return found
 
     def guess(self, contestant: Contestant) -> float:
-        """Seconds, from those of the nearest of kin."""
-        kin = self.measured.of_role("plait" if contestant.role in OUR_ROLES else "same slots")
-        return (kin.seconds if kin else 0.0) * (SLOWNESS if contestant.role == "slow" else 1)
+        """Seconds, from those of the slowest of its kin."""
+        roles = OUR_ROLES if contestant.role in OUR_ROLES else RIVAL_ROLES
+        seconds = max((each.seconds for each in self.measured.contestants if each.role in roles), default=0.0)
+        return seconds * (SLOWNESS if contestant.role == "slow" else 1)
 
     def affordable(self) -> list[Contestant]:
         """Who takes part in one more round: who decides something, or at least who decides the most."""
@@ -177,10 +174,10 @@ class Contest:
         return []
 
     def open(self, contestants: Sequence[Contestant]) -> None:
-        """Starts their servers, several at a time, and sees whether they answer."""
-        with ThreadPoolExecutor(N_STARTING) as starters:
-            list(starters.map(self.start, contestants))
+        """Starts their servers, one after the other, as threads that wait for each other share the cores badly; and
+        sees whether they answer."""
         for each in contestants:
+            self.start(each)
             if stage := self.stages.get(each.label):
                 check(each, stage)
 

@@ -62,14 +62,16 @@ def contestants(
     workload: Workload, size: Size, model: Path, urls: Sequence[str], *, kernels_differ: bool
 ) -> list[Contestant]:
     """Those who decide first, then the others in the order in which they get what is left of the time."""
-    own, default = Setup(model, workload.n_slots, workload.n_ctx(size)), Setup(model)
+    own = Setup(model, workload.n_slots, workload.n_ctx(size), has_host_cache=workload.has_host_cache)
+    default = Setup(model)
     rival = LlamaServer()
     tries = [tried(one, own, rival) for one in workload.tries]
+    is_compared = not tries or any(goal.of == "same slots" for goal in workload.goals)
     found = [Contestant("Plait", "plait", Plait(), own)]
     if kernels_differ:
         found.append(Contestant("Plait, portable kernels", "plait, portable", PortablePlait(), own))
     found += [
-        Contestant("llama-server, same slots", "same slots", rival, own),
+        Contestant("llama-server, same slots", "same slots", rival, own, is_needed=is_compared),
         *tries[:1],
         *(Contestant(url, "other", Url(url), own) for url in urls),
         Contestant("llama-server, default", "default", rival, default, asks_n=False, is_needed=False),
@@ -89,7 +91,7 @@ def tried(one: Try, own: Setup, rival: Rival) -> Contestant:
         n_slots=one.n_slots or own.n_slots,
         is_unified=one.is_unified,
         n_batch=one.n_batch,
-        has_host_cache=one.has_host_cache,
+        has_host_cache=own.has_host_cache and one.has_host_cache,
         is_greedy=one.is_greedy,
     )
     return Contestant(f"llama-server, {one.label}", "try", rival, setup, one.asks_n)

@@ -79,6 +79,8 @@ def options(setup: Setup) -> list[str]:
         found += ["--batch-size", str(setup.n_batch), "--ubatch-size", str(setup.n_batch)]
     if setup.itl_target_ms:
         found += ["--itl-target-ms", str(setup.itl_target_ms)]
+    if not setup.has_host_cache:
+        found += ["--cache-ram", "0"]
     if setup.cache:
         found += ["--cache-dir", str(setup.cache)]
     return found

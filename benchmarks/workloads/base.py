@@ -132,6 +132,8 @@ class Workload:
     """Whether Plait may do better when nobody minds waiting for a token."""
     has_slow_rivals: bool = False
     """Whether those take part that serve one request at a time."""
+    has_host_cache: bool = True
+    """Whether servers may keep of prompts what no slot holds, in RAM."""
     load: Callable[[Size], Load] | None = None
     is_better_high: bool = True
 

@@ -185,7 +185,7 @@ WORKLOADS = (
         n_ctx=lambda size: size.prompt + size.turns * (size.prompt + size.output) // 2 + 64,
         run=run_conversations,
         goals=(Goal("tokens/s", "best", ">=", 1.5),),
-        tries=(BARE_UNIFIED, BARE, UNIFIED),
+        tries=(BARE, BARE_UNIFIED, UNIFIED),
         weight=1.5,
         wants_patience=True,
         load=conversations_load,

@@ -49,7 +49,7 @@ WORKLOADS = (
     ),
     Workload(
         name="memory",
-        title="Memory at the same context and slots",
+        title="Memory at the same context and slots, and nothing kept besides",
         n_slots=N_USERS,
         n_ctx=lambda size: MEMORY_CTX,
         run=run_memory,
@@ -57,6 +57,7 @@ WORKLOADS = (
         goals=(Goal("resident", "same slots", "<=", 1.1),),
         tries=(UNIFIED,),
         weight=0.8,
+        has_host_cache=False,
         is_better_high=False,
     ),
 )

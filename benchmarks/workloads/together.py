@@ -9,6 +9,7 @@ N_CONTINUATIONS = 8
 OWN = 20
 """Tokens that are each user's own behind a shared prompt."""
 SYSTEMS, DOCUMENTS, QUESTIONS = 2, 3, 4
+N_QUESTIONS = SYSTEMS * DOCUMENTS * QUESTIONS
 
 UNIFIED = Try("unified", is_unified=True)
 BARE = Try("no host cache, greedy", has_host_cache=False, is_greedy=True)
@@ -51,11 +52,8 @@ def run_tree(stage: Stage, size: Size, round: int) -> list[Figure]:
 
 
 def tree_load(size: Size) -> Load:
-    """With a stream for each question, which is more than there are slots."""
-    n_documents = SYSTEMS * DOCUMENTS
-    n_questions = n_documents * QUESTIONS
-    levels = Phase(SYSTEMS, size.system // 3), Phase(n_documents, size.system // 2)
-    return Load(n_questions, (*levels, Phase(n_questions, OWN, size.output // 2)))
+    levels = Phase(SYSTEMS, size.system // 3), Phase(SYSTEMS * DOCUMENTS, size.system // 2)
+    return Load(N_QUESTIONS, (*levels, Phase(N_QUESTIONS, OWN, size.output // 2)))
 
 
 def run_continuations(stage: Stage, size: Size, round: int) -> list[Figure]:
@@ -107,7 +105,7 @@ WORKLOADS = (
     Workload(
         name="tree",
         title="A tree of 2 system prompts, 6 documents, 24 questions",
-        n_slots=N_USERS,
+        n_slots=N_QUESTIONS,
         n_ctx=lambda size: size.system + OWN + size.output + 64,
         run=run_tree,
         goals=(Goal("tokens/s", "best", ">=", 2.5),),
@@ -123,7 +121,7 @@ WORKLOADS = (
         n_ctx=lambda size: size.system // 2 + size.output + 64,
         run=run_continuations,
         goals=(Goal("tokens/s", "best", ">=", 1.5),),
-        tries=(BARE, BARE_UNIFIED, UNIFIED, Try("8 requests", asks_n=False)),
+        tries=(UNIFIED, BARE, BARE_UNIFIED, Try("8 requests", asks_n=False)),
         weight=1.2,
         load=lambda size: Load(N_CONTINUATIONS, (Phase(1, size.system // 2, size.output),)),
     ),
