@@ -178,6 +178,8 @@ class Load(Struct, frozen=True, tag=True):
     """Of the model's files. Empty: nobody knows, and nothing is kept on disk for it."""
     probed: "tuple[Probed, ...]" = ()
     """What is known of the model; the worker takes what was measured under its own conditions."""
+    begun: "tuple[Probed, ...]" = ()
+    """What earlier probes had no time for the rest of. If nothing else is known, the worker goes on with one."""
     n_together: int = 0
     """Sequences that any worker of the model decodes together, at most: all of them have to compute alike. 0: as many
     as this one has slots."""
@@ -238,6 +240,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """Up to this length, the rows of a chunk of less than a block have the bits of rows that are decoded one by one."""
     any_threads: bool = False
     """The number of threads makes no difference."""
+    n_steps: int = 0
+    """How many parts of the probe came to their end. The next one goes on behind them."""
     seconds: float = 0.0
     cut_short: str = ""
     """Why something was not measured; empty when all was."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from msgspec import structs
 
+from plait.fleet import probes
 from tests.e2e.test_resume import killed_meanwhile
 from tests.serving import Server, free_port, running
 from tests.waiting import until
@@ -105,6 +107,19 @@ def test_what_was_found_out_is_kept(steady: Server, home: Path) -> None:
     with running([*SERVE, "--port", str(port)], port, env=env) as second:
         assert ask(second, 3, reproducible=True) == ask(steady, 3)
     assert kept.stat().st_mtime_ns == before
+
+
+def test_what_one_start_had_no_time_for_the_next_one_measures(steady: Server, home: Path, tmp_path: Path) -> None:
+    (kept,) = (home / "plait" / "probes").iterdir()
+    known, folder = probes.load(kept.stem, kept.parent), tmp_path / "plait" / "probes"
+    for probed in known:
+        half = structs.replace(probed.facts, n_steps=2, replay_chunk=1, deep_alone=False, cut_short="too slow")
+        probes.save(structs.replace(probed, facts=half), folder)
+    port = free_port()
+    env = {"XDG_CACHE_HOME": str(tmp_path), "PLAIT_PROBE_SECONDS": "600"}
+    with running([*SERVE, "--port", str(port)], port, env=env) as server:
+        assert ask(server, 3, reproducible=True) == ask(steady, 3)
+    assert probes.load(kept.stem, folder)[0].facts.n_steps == 5
 
 
 def test_a_model_that_was_not_probed_refuses(server_url: str) -> None:

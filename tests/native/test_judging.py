@@ -21,7 +21,7 @@ PADDED = Verdict(reproducible="under load, padded", pad_to=4)
 
 
 def load(engine: config.Engine, *probed: Probed, n_together: int = 0) -> Load:
-    return Load("m.gguf", engine, "info", "0f" * 16, probed, n_together)
+    return Load("m.gguf", engine, "info", "0f" * 16, probed, n_together=n_together)
 
 
 def test_what_is_known_is_not_measured_again(model: Model) -> None:
@@ -36,6 +36,16 @@ def test_what_was_found_out_before_in_vain_is_known_too(model: Model) -> None:
     assert in_vain.probed
     assert in_vain.probed.facts.cut_short
     assert find_out(model, load(PATIENT, in_vain.probed)).probed is None
+
+
+def test_what_an_earlier_start_began_is_ended(model: Model) -> None:
+    whole = find_out(model, load(PATIENT)).probed
+    assert whole
+    half = structs.replace(whole.facts, blocks=False, replay_chunk=1, n_steps=3, cut_short="too slow")
+    begun = find_out(model, structs.replace(load(PATIENT), begun=(structs.replace(whole, facts=half),))).probed
+    assert begun
+    expected = structs.replace(whole.facts, blocks=False, seconds=begun.facts.seconds)
+    assert begun.facts == expected
 
 
 def test_a_worker_of_one_slot_computes_like_those_that_it_stands_in_for(model: Model) -> None:

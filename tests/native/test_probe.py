@@ -110,6 +110,14 @@ def test_a_planted_violation_is_measured(
     assert is_seen(measured(demo, open_context=partial(Planted, spoils)))
 
 
+@pytest.mark.parametrize("n_steps", range(5))
+def test_a_probe_goes_on_behind_what_another_one_had_time_for(model: Model, n_steps: int) -> None:
+    whole = measured(model)
+    begun = structs.replace(whole, n_steps=n_steps, replay_chunk=1, deep_alone=False, cut_short="too slow")
+    known = structs.replace(begun, seconds=60.0)
+    assert measured(model, begun=known) == structs.replace(whole, replay_chunk=1 if n_steps > 3 else whole.replay_chunk)
+
+
 def test_what_takes_too_long_is_cut_short(model: Model) -> None:
     facts = probe(model, ENGINE, n_slots=N_SLOTS, seconds=0)
     assert "longer than 0 seconds; --probe-seconds allows more" in facts.cut_short

@@ -170,12 +170,16 @@ class LocalFleet:
         """A worker for a model whose files are still these. Raises `ModelChanged`."""
         await asyncio.to_thread(fingerprint.compare, files)
         on_disk = await asyncio.to_thread(probes.load, order.digest)
-        probed = (*(known for key, known in self._probed.items() if key.model == order.digest), *on_disk)
+        begun = tuple(known for known in on_disk if known.facts.cut_short)
+        ended = (known for known in on_disk if not known.facts.cut_short)
+        probed = (*(known for key, known in self._probed.items() if key.model == order.digest), *ended)
         most_seconds = load_seconds(sum(file.n_bytes for file in files)) + order.engine.most_probe_seconds
-        worker = await Worker.start(self._launcher, structs.replace(order, probed=probed), tally, most_seconds)
+        worker = await Worker.start(
+            self._launcher, structs.replace(order, probed=probed, begun=begun), tally, most_seconds
+        )
         if measured := worker.model.probed:
             self._probed[measured.key] = measured
-            if not measured.facts.cut_short:
+            if measured.facts.n_steps:
                 await _or_end(worker, asyncio.to_thread(probes.save, measured))
         return worker
 

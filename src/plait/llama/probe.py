@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from random import Random
 
-import numpy as np
 from msgspec import structs
 
 from plait import config
@@ -75,6 +75,10 @@ class _Scratch:
     context: Context
     deadline: float
     text: list[int]
+    n_slots: int
+    """Of the model's contexts."""
+    n_tokens: int
+    """Different rows of each length of context that a step of some width is tried with."""
     base: list[Cells] = field(default_factory=list)
     """What streams begin with: the text's first block, or as many blocks as make a deep context."""
 
@@ -91,6 +95,11 @@ class _Scratch:
         if (now - begin) * _STEPS > self.deadline - now:
             raise _OutOfTime
         self.context.trim(0, 0)
+
+    def read_base(self) -> None:
+        """The text's first block."""
+        self.chunk([0], 0, _BLOCK)
+        self.base = [self.context.save(0, 0)]
 
     def begin(self, stream: int, n: int, cells: Sequence[Cells] = ()) -> int:
         """Makes a stream hold `n` tokens of `cells`, else of the base."""
@@ -131,14 +140,14 @@ class _Scratch:
         finally:
             self.context.use_threads(0)
 
-    def rows(self, width: int, n_tokens: int) -> list[Row]:
+    def rows(self, width: int) -> list[Row]:
         """Decode steps of `width` rows, behind what the first streams hold. In as many steps as there are tokens, each
         token is once in each place."""
-        return [row for turn in range(n_tokens) for row in self._step(width, turn, n_tokens)]
+        return [row for turn in range(self.n_tokens) for row in self._step(width, turn)]
 
-    def _step(self, width: int, turn: int, n_tokens: int) -> list[Row]:
+    def _step(self, width: int, turn: int) -> list[Row]:
         starts = [self.context.held(stream) for stream in range(width)]
-        tokens = [(stream + turn) % n_tokens for stream in range(width)]
+        tokens = [(stream + turn) % self.n_tokens for stream in range(width)]
         self.decode(*((i, start, [self.text[tokens[i]]], True) for i, start in enumerate(starts)))
         rows = [((n, tokens[i]), self.cells(i, n) + self.logits(i)) for i, n in enumerate(starts)]
         for stream, start in enumerate(starts):
@@ -147,25 +156,32 @@ class _Scratch:
 
 
 def probe(
-    model: Model, engine: config.Engine, *, n_slots: int, seconds: float = SECONDS, open_context: OpenContext = Context
+    model: Model,
+    engine: config.Engine,
+    *,
+    n_slots: int,
+    seconds: float = SECONDS,
+    begun: Facts = Facts(),  # noqa: B008 (it is frozen)
+    open_context: OpenContext = Context,
 ) -> Facts:
-    """Measures, on contexts like those that `engine` asks for, how rows are computed for up to `n_slots` sequences.
+    """Measures, on contexts like those that `engine` asks for, how rows are computed for up to `n_slots` sequences:
+    what is not in `begun` yet, which another probe of the same had no time to end.
 
     Takes `seconds` at most, and one computation more. Raises `PlaitError` where a context would not compute.
     """
-    begin, facts = time.monotonic(), Facts()
+    begin, facts = time.monotonic(), structs.replace(begun, cut_short="")
     if not model.has_plain_memory:
         return Facts(cut_short="the model's memory is of all tokens at once")
     if lib.can_offload() and engine.n_gpu_layers:
         return Facts(cut_short="GPUs choose kernels by the size of a batch")
     try:
-        for known in _measure(model, engine, n_slots, begin + seconds, open_context):
+        for known in _measure(model, engine, n_slots, begin + seconds, facts, open_context):
             facts = known
     except _OutOfTime:
         facts = structs.replace(
             facts, cut_short=f"it takes longer than {seconds:g} seconds; --probe-seconds allows more"
         )
-    return structs.replace(facts, seconds=time.monotonic() - begin)
+    return structs.replace(facts, seconds=begun.seconds + time.monotonic() - begin)
 
 
 def key(
@@ -191,29 +207,23 @@ def key(
 
 
 def _measure(
-    model: Model, engine: config.Engine, n_slots: int, deadline: float, open_context: OpenContext
+    model: Model, engine: config.Engine, n_slots: int, deadline: float, facts: Facts, open_context: OpenContext
 ) -> Iterator[Facts]:
-    """What is known after each step."""
-    facts = Facts()
-    text = [int(token) for token in np.random.default_rng(0).integers(0, model.n_vocab, _N_TEXT)]
+    """What is known after each step that `facts` have not."""
+    text = Random(0).choices(range(model.n_vocab), k=_N_TEXT)
     most = min(max(-(-n_slots // _ROUND) * _ROUND, _WIDEST_KNOWN), _MOST)
+    n_tokens = _N_TOKENS if model.n_params < _SMALL else 1
     with open_context(model, engine, n_ctx=_N_WIDE, n_slots=most + 1) as context:
-        wide = _Scratch(context, deadline, text)
+        wide = _Scratch(context, deadline, text, n_slots, n_tokens)
         wide.expect_to_end()
-        facts = _blocks(wide, facts)
-        yield facts
-        n_tokens = _N_TOKENS if model.n_params < _SMALL else 1
-        facts = _widths(wide, facts, most, n_tokens)
-        yield facts
-        if width := _reference(facts, n_slots):
-            facts = _ends(wide, facts, width)
-            yield facts
-            facts = _replays(wide, facts, width)
+        wide.read_base()
+        for step in (_blocks, _widths, _ends, _replays)[facts.n_steps :]:
+            facts = structs.replace(step(wide, facts), n_steps=facts.n_steps + 1)
             yield facts
     with open_context(model, engine, n_ctx=_N_DEEP + _N_ROOM, n_slots=max(_DEEP_WIDTHS) + 1) as context:
-        deep = _Scratch(context, deadline, text)
+        deep = _Scratch(context, deadline, text, n_slots, n_tokens)
         deep.base = _repeated(deep, wide.base[0])
-        yield _deep(deep, facts, _reference(facts, n_slots), n_tokens)
+        yield structs.replace(_deep(deep, facts), n_steps=facts.n_steps + 1)
 
 
 def _reference(facts: Facts, n_slots: int) -> int:
@@ -227,9 +237,7 @@ def _reference(facts: Facts, n_slots: int) -> int:
 
 def _blocks(s: _Scratch, facts: Facts) -> Facts:
     """A text's second block: behind the first, with it in one chunk, beside another's, and on other threads."""
-    s.chunk([0], 0, _BLOCK)
-    s.base = [s.context.save(0, 0)]
-    alone = s.chunk([0], 0, _BLOCK)
+    alone = s.chunk([s.begin(0, _BLOCK)], 0, _BLOCK)
     apart = s.cells(0, 0)
     fits_two = s.context.n_ubatch >= 2 * _BLOCK
     together, beside = apart, alone
@@ -247,14 +255,15 @@ def _blocks(s: _Scratch, facts: Facts) -> Facts:
     )
 
 
-def _widths(s: _Scratch, facts: Facts, most: int, n_tokens: int) -> Facts:
+def _widths(s: _Scratch, facts: Facts) -> Facts:
     """Decode steps of all widths, of which the same rows are part; the widest once more, on other threads."""
+    most = s.context.n_slots - 1
     widths = (*(width for width in _WIDTHS if width < most), most)
     for stream in range(most):
         s.begin(stream, _LENGTHS[stream % len(_LENGTHS)])
-    steps = {width: s.rows(width, n_tokens) for width in widths}
+    steps = {width: s.rows(width) for width in widths}
     with s.other_threads():
-        elsewhere = s.rows(most, n_tokens)
+        elsewhere = s.rows(most)
     return structs.replace(
         facts,
         widths=widths,
@@ -279,9 +288,11 @@ def _classes(steps: Mapping[int, Sequence[Row]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(members) for _, members in classes)
 
 
-def _ends(s: _Scratch, facts: Facts, width: int) -> Facts:
+def _ends(s: _Scratch, facts: Facts) -> Facts:
     """Tails alone and beside others, long ones and short ones; the logits of a few that end together, and those of a
     decode step."""
+    if not (width := _reference(facts, s.n_slots)):
+        return facts
     seen = s.begin(1, _BLOCK)
     alone, _ = s.chunk([seen], seen, _TAIL)
     beside, _ = s.chunk([s.begin(0, 0), s.begin(seen, _BLOCK)], seen, _TAIL)
@@ -295,8 +306,10 @@ def _ends(s: _Scratch, facts: Facts, width: int) -> Facts:
     return structs.replace(facts, tails_beside=are_equal, ends=facts.ends and len(logits) == 1)
 
 
-def _replays(s: _Scratch, facts: Facts, width: int) -> Facts:
+def _replays(s: _Scratch, facts: Facts) -> Facts:
     """The longest chunk of which each row is as if it were decoded, and shorter chunks, too."""
+    if not (width := _reference(facts, s.n_slots)):
+        return facts
     for n in _REPLAYS:
         s.begin(0, _BLOCK)
         s.chunk([0], 0, n)
@@ -329,8 +342,9 @@ def _is_decoded(s: _Scratch, chunk: Cells, rows: Sequence[int], width: int) -> b
     return True
 
 
-def _deep(s: _Scratch, shallow: Facts, width: int, n_tokens: int) -> Facts:
+def _deep(s: _Scratch, shallow: Facts) -> Facts:
     """The same far from the beginning, as far as few streams can tell."""
+    width = _reference(shallow, s.n_slots)
     s.begin(0, _N_DEEP)
     s.chunk([0], 0, _BLOCK)
     s.chunk([0], 0, _BLOCK)
@@ -338,9 +352,9 @@ def _deep(s: _Scratch, shallow: Facts, width: int, n_tokens: int) -> Facts:
     together, _ = s.chunk([s.begin(0, _N_DEEP)], 0, 2 * _BLOCK) if s.context.n_ubatch >= 2 * _BLOCK else (apart, b"")
     for stream in range(max(_DEEP_WIDTHS)):
         s.begin(stream, _N_DEEP)
-    alone, two, three = (set(s.rows(k, n_tokens)) for k in _DEEP_WIDTHS)
+    alone, two, three = (set(s.rows(k)) for k in _DEEP_WIDTHS)
     members = {k for widths in shallow.classes if width in widths for k in widths if k in _DEEP_WIDTHS}
-    differ = len(two) > n_tokens or len(three) > n_tokens or ({2, 3} <= members and two != three)
+    differ = len(two) > s.n_tokens or len(three) > s.n_tokens or ({2, 3} <= members and two != three)
     replays = shallow.replay_chunk
     if members - {1} and replays > 1:
         s.begin(0, _N_DEEP)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec import structs
+
 from plait import gguf
 from plait.config import Engine as Settings
 from plait.config import parse_adapter
@@ -48,7 +50,8 @@ def find_out(model: Model, load: Load) -> Judged:
         judged = Judged(SHARED_POOL, None, fingerprint(key, Facts(), SHARED_POOL))
     else:
         known = next((probed for probed in load.probed if probed.key == key), None)
-        probed = known or Probed(key, measure(model, settings, n_slots))
+        begun = next((probed.facts for probed in load.begun if probed.key == key), Facts())
+        probed = known or Probed(key, measure(model, settings, n_slots, begun))
         verdict = judge(probed.facts, n_slots)
         judged = Judged(verdict, None if known else probed, fingerprint(key, probed.facts, verdict))
     if settings.reproducible and judged.verdict.reproducible == "no":
@@ -56,16 +59,16 @@ def find_out(model: Model, load: Load) -> Judged:
     return judged
 
 
-def measure(model: Model, settings: Settings, n_slots: int) -> Facts:
+def measure(model: Model, settings: Settings, n_slots: int, begun: Facts) -> Facts:
     """What a probe finds out in the time that it has. A context that it cannot have is said in the facts."""
     seconds = settings.most_probe_seconds
     if not seconds:
-        return Facts(cut_short="it was not to be (--probe-seconds 0)")
+        return structs.replace(begun, cut_short="it was not to be (--probe-seconds 0)")
     log.info("measuring if texts are reproducible: takes %g seconds at most, and is kept for the next start", seconds)
     try:
-        return probe.probe(model, settings, n_slots=n_slots, seconds=seconds)
+        return probe.probe(model, settings, n_slots=n_slots, seconds=seconds, begun=begun)
     except PlaitError as error:
-        return Facts(cut_short=error.message)
+        return structs.replace(begun, cut_short=error.message)
 
 
 def adapter_key(spelling: str) -> tuple[str, str]:
