@@ -15,7 +15,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "plait"
 
-SHARED = ["errors", "cores", "config", "protocol", "wire", "gguf", "formats", "log", "metrics", "disk"]
+SHARED = ["errors", "allocator", "cores", "config", "protocol", "wire", "gguf", "formats", "log", "metrics", "disk"]
 BACK = ["bitnet", "llama", "engine", "text", "constrain", "worker"]
 FRONT = ["fleet", "web", "dialects", "gateway"]
 ENTRIES = ["ray", "cli", "__init__", "__main__"]

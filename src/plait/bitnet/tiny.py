@@ -79,7 +79,9 @@ class Numbers:
             self._add_layer(random, f"blk.{i}.")
         self._add_norm(random, "output_norm", shape.n_embd)
 
-    def _add_layer(self, random: np.random.Generator, block: str) -> None:
+    # Types in quotes: numpy loads its random numbers when they are named, and a worker seldom needs them.
+
+    def _add_layer(self, random: "np.random.Generator", block: str) -> None:
         shape, n_kv = self.shape, self.shape.head_size * self.shape.n_head_kv
         self._add_norm(random, block + "attn_norm", shape.n_embd)
         self._add_ternary(random, block + "ffn_down", shape.n_embd, shape.n_ff)
@@ -92,10 +94,10 @@ class Numbers:
         for name, n_rows in (("k", n_kv), ("output", shape.n_embd), ("q", shape.n_embd), ("v", n_kv)):
             self._add_ternary(random, f"{block}attn_{name}", n_rows, shape.n_embd)
 
-    def _add_norm(self, random: np.random.Generator, name: str, n: int) -> None:
+    def _add_norm(self, random: "np.random.Generator", name: str, n: int) -> None:
         self.plain[name] = random.uniform(0.5, 1.5, n).astype(np.float32)
 
-    def _add_ternary(self, random: np.random.Generator, name: str, n_rows: int, n_columns: int) -> None:
+    def _add_ternary(self, random: "np.random.Generator", name: str, n_rows: int, n_columns: int) -> None:
         """Weights that are 0 two times out of five."""
         fifths = random.integers(0, 10, (n_rows, n_columns), np.uint8)
         codes = (fifths >= 3).astype(np.uint8) + (fifths >= 7)

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from plait import log
+from plait import allocator, log
 from plait.config import Config
 from plait.config import Server as Settings
 from plait.fleet.base import Served
@@ -57,6 +57,7 @@ def serve(
 
     `sources` are served from the start instead of those that the config names; there may be none.
     """
+    allocator.use_one_arena()
     log.setup(config.log.log_level, "gateway")
     # Before the priority is lowered: the fleet's launcher keeps the one that it finds, and gives it to the workers.
     fleet = LocalFleet(config, worker_command)
