@@ -24,6 +24,8 @@ from benchmarks.workloads.base import Load, Size, Stage, Workload
 
 PATIENCE = 60.0
 """Seconds that every turn may take, however little time there is."""
+N_ROUNDS_FIRST = 2
+"""More rounds of those who decide, before others have a turn."""
 SLOWNESS = 4
 """How much longer than llama-server those take that serve one request at a time, as a guess."""
 TROUBLE = (OSError, NotThere, KeyError, ValueError, http.client.HTTPException)
@@ -114,6 +116,8 @@ class Contest:
         self.stages: dict[str, Stage] = {}
         self.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.limits_seconds = 0.0
+        self.start_seconds = 0.0
+        """How long a server took to start, on average."""
         self.loops: list[tuple[Limit, Kernels]] = []
         if load := measured.load:
             for limit in measured.limits():
@@ -140,11 +144,13 @@ class Contest:
         self.take_turns(0, more)
 
     def fitting(self, others: Sequence[Contestant]) -> list[Contestant]:
-        """For whom half of what is left is enough: the other half is for more rounds of those who decide."""
-        found, seconds = [], 0.0
+        """For whom there is time besides two more rounds of those who decide, if there is time for these."""
+        takers = [each for each in self.measured.contestants if each.is_needed]
+        rounds = N_ROUNDS_FIRST * (self.limits_seconds + sum(each.seconds for each in takers))
+        found, seconds = [], rounds if self.timer.allows(rounds) else 0.0
         for each in others:
-            guess = self.guess(each)
-            if self.timer.allows(2 * (seconds + guess)):
+            guess = self.start_seconds + self.guess(each)
+            if self.timer.allows(seconds + guess):
                 found.append(each)
                 seconds += guess
             else:
@@ -176,10 +182,12 @@ class Contest:
     def open(self, contestants: Sequence[Contestant]) -> None:
         """Starts their servers, one after the other, as threads that wait for each other share the cores badly; and
         sees whether they answer."""
+        began = self.timer.now()
         for each in contestants:
             self.start(each)
             if stage := self.stages.get(each.label):
                 check(each, stage)
+            self.start_seconds = (self.timer.now() - began) / len(contestants)
 
     def start(self, contestant: Contestant) -> None:
         """Nobody finds what another one kept."""

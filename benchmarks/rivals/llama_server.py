@@ -65,4 +65,6 @@ class LlamaServer:
         }
         with child([ENVIRONMENT.python(), str(PROGRAM), json.dumps(options)]) as started:
             port = int(started.wait_for_words(r"listens at http://127\.0\.0\.1:(\d+)")[1])
-            yield SlotKeeper(started.process.pid, ("127.0.0.1", port), METRICS)
+            address = "127.0.0.1", port
+            started.wait_for_page(address, "/health")  # it says where it will be before it is there
+            yield SlotKeeper(started.process.pid, address, METRICS)

@@ -186,7 +186,7 @@ WORKLOADS = (
         run=run_conversations,
         goals=(Goal("tokens/s", "best", ">=", 1.5),),
         tries=(BARE, BARE_UNIFIED, UNIFIED),
-        weight=1.5,
+        weight=1.6,
         wants_patience=True,
         load=conversations_load,
     ),
@@ -202,7 +202,7 @@ WORKLOADS = (
             Goal("long prompts' first token", "same slots", "<=", 1.3),
         ),
         tries=(Try("batches of 256", n_batch=256),),
-        weight=1.2,
+        weight=1.5,
         is_better_high=False,
     ),
     Workload(
@@ -214,7 +214,7 @@ WORKLOADS = (
         figure="tokens/s of those left",
         goals=(Goal("tokens/s of those left", "same slots", ">=", 2.0),),
         tries=(BARE, BARE_UNIFIED, UNIFIED),
-        weight=1.4,
+        weight=1.8,
     ),
     Workload(
         name="hangups",

@@ -44,7 +44,7 @@ WORKLOADS = (
         run=run_restart,
         figure="first token, median",
         goals=(),
-        weight=2.2,
+        weight=1.4,
         is_better_high=False,
     ),
     Workload(
@@ -56,7 +56,7 @@ WORKLOADS = (
         figure="resident",
         goals=(Goal("resident", "same slots", "<=", 1.1),),
         tries=(UNIFIED,),
-        weight=0.8,
+        weight=0.7,
         has_host_cache=False,
         is_better_high=False,
     ),
