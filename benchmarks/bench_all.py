@@ -67,7 +67,7 @@ def measure(part: Part, client: Client, options: argparse.Namespace, clock: Cloc
     if not options.quick:
         weight = part.weight * sum(workload.weight for workload in asked_for(options))
         seconds = scaled_to_all(options) * FOR_FIRST_ROUND * clock.part(weight)
-        n_servers = 4 if kernels_differ(results.builds) else 3  # that are needed for every workload
+        n_servers = 4 if kernels_differ(results.builds) else 3  # that are needed for a workload, at most
         found.size = fitting(found.speeds, seconds, n_servers)
     for workload in asked_for(options):
         found.measured.append(one(part, found.size, workload, client, options, clock, results))

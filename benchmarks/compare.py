@@ -24,8 +24,8 @@ from benchmarks.workloads.base import Load, Size, Stage, Workload
 
 PATIENCE = 60.0
 """Seconds that every turn may take, however little time there is."""
-N_ROUNDS_FIRST = 2
-"""More rounds of those who decide, before others have a turn."""
+N_RESERVED = 2
+"""Rounds of those who decide for which time is set aside before others get any."""
 SLOWNESS = 4
 """How much longer than llama-server those take that serve one request at a time, as a guess."""
 TROUBLE = (OSError, NotThere, KeyError, ValueError, http.client.HTTPException)
@@ -116,8 +116,6 @@ class Contest:
         self.stages: dict[str, Stage] = {}
         self.cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.limits_seconds = 0.0
-        self.start_seconds = 0.0
-        """How long a server took to start, on average."""
         self.loops: list[tuple[Limit, Kernels]] = []
         if load := measured.load:
             for limit in measured.limits():
@@ -134,34 +132,33 @@ class Contest:
             self.loops.append((limit, loop))
 
     def first_round(self) -> None:
-        """Of those who decide, whatever it takes; then of the others who fit in."""
+        """Of those who decide, whatever it takes; then of each of the others that fits in."""
         everybody = self.measured.contestants
         needed = [each for each in everybody if each.is_needed]
+        began = self.timer.now()
         self.open(needed)
+        start_seconds = (self.timer.now() - began) / len(needed)
         self.round(0, needed)
-        more = self.fitting([each for each in everybody if not each.is_needed])
-        self.open(more)
-        self.take_turns(0, more)
-
-    def fitting(self, others: Sequence[Contestant]) -> list[Contestant]:
-        """For whom there is time besides two more rounds of those who decide, if there is time for these."""
-        takers = [each for each in self.measured.contestants if each.is_needed]
-        rounds = N_ROUNDS_FIRST * (self.limits_seconds + sum(each.seconds for each in takers))
-        found, seconds = [], rounds if self.timer.allows(rounds) else 0.0
-        for each in others:
-            guess = self.start_seconds + self.guess(each)
-            if self.timer.allows(seconds + guess):
-                found.append(each)
-                seconds += guess
+        reserved = self.reserved(needed)
+        for each in everybody:
+            if each.is_needed:
+                continue
+            if self.timer.allows(reserved + start_seconds + self.guess(each)):
+                self.open([each])
+                self.take_turns(0, [each])
             else:
                 each.trouble = "not run: no time left"
-        return found
+
+    def reserved(self, needed: Sequence[Contestant]) -> float:
+        """Seconds for more rounds of those who decide; none, if there is not that much time."""
+        seconds = N_RESERVED * (self.limits_seconds + sum(each.seconds for each in needed if not each.is_gone))
+        return seconds if self.timer.allows(seconds) else 0.0
 
     def guess(self, contestant: Contestant) -> float:
         """Seconds, from those of the slowest of its kin."""
         roles = OUR_ROLES if contestant.role in OUR_ROLES else RIVAL_ROLES
-        seconds = max((each.seconds for each in self.measured.contestants if each.role in roles), default=0.0)
-        return seconds * (SLOWNESS if contestant.role == "slow" else 1)
+        kin = [each.seconds for each in self.measured.contestants if each.role in roles and not each.is_gone]
+        return max(kin, default=0.0) * (SLOWNESS if contestant.role == "slow" else 1)
 
     def affordable(self) -> list[Contestant]:
         """Who takes part in one more round: who decides something, or at least who decides the most."""
@@ -182,12 +179,10 @@ class Contest:
     def open(self, contestants: Sequence[Contestant]) -> None:
         """Starts their servers, one after the other, as threads that wait for each other share the cores badly; and
         sees whether they answer."""
-        began = self.timer.now()
         for each in contestants:
             self.start(each)
             if stage := self.stages.get(each.label):
                 check(each, stage)
-            self.start_seconds = (self.timer.now() - began) / len(contestants)
 
     def start(self, contestant: Contestant) -> None:
         """Nobody finds what another one kept."""

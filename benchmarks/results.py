@@ -77,9 +77,9 @@ def _lines(results: Results, reasons: Reasons) -> Iterator[str]:
 METHOD = (
     "In each round all servers that take part have a turn, in an order that is shuffled anew. Figures are the medians",
     "of the rounds that their row counts; where there are several, the least and the most follow. All settings are",
-    "tried in the first round while there is time; in later ones only those take part that decide a goal. After each",
-    "turn Plait's prefix cache is emptied (`DELETE /admin/cache`), since it would be written to disk during the turn",
-    "of another one; no round asks for what an earlier one asked for.",
+    "tried in the first round, if there is time for them and for two more rounds of those that decide a goal; only",
+    "these take part in later ones. After each turn Plait's prefix cache is emptied (`DELETE /admin/cache`), since it",
+    "would be written to disk during the turn of another one; no round asks for what an earlier one asked for.",
 )
 
 

@@ -49,7 +49,7 @@ WORKLOADS = (
     ),
     Workload(
         name="memory",
-        title="Memory at the same context and slots, and nothing kept besides",
+        title="Memory at the same context and slots, without caches besides, which defaults have",
         n_slots=N_USERS,
         n_ctx=lambda size: MEMORY_CTX,
         run=run_memory,

@@ -155,7 +155,7 @@ class Engine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = False
     probe_seconds: Annotated[
         float,
-        option("for finding out, at a model's first start, if it is reproducible; 0: not asked", ge=0, le=3600),
+        option("for finding out, at a model's first starts, if it is reproducible; 0: not asked", ge=0, le=3600),
     ] = 2.0
     sandbox: Annotated[bool, option("workers give up network, files and programs that they do not need")] = True
 

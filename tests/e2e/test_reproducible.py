@@ -113,13 +113,15 @@ def test_what_one_start_had_no_time_for_the_next_one_measures(steady: Server, ho
     (kept,) = (home / "plait" / "probes").iterdir()
     known, folder = probes.load(kept.stem, kept.parent), tmp_path / "plait" / "probes"
     for probed in known:
-        half = structs.replace(probed.facts, n_steps=2, replay_chunk=1, deep_alone=False, cut_short="too slow")
+        half = structs.replace(probed.facts, n_steps=2, blocks_beside=False, replay_chunk=1, cut_short="too slow")
         probes.save(structs.replace(probed, facts=half), folder)
     port = free_port()
     env = {"XDG_CACHE_HOME": str(tmp_path), "PLAIT_PROBE_SECONDS": "600"}
     with running([*SERVE, "--port", str(port)], port, env=env) as server:
         assert ask(server, 3, reproducible=True) == ask(steady, 3)
-    assert probes.load(kept.stem, folder)[0].facts.n_steps == 5
+    facts = probes.load(kept.stem, folder)[0].facts
+    assert (facts.n_steps, facts.blocks_beside) == (5, False)
+    assert facts.replay_chunk > 1
 
 
 def test_a_model_that_was_not_probed_refuses(server_url: str) -> None:

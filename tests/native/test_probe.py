@@ -1,5 +1,6 @@
 """What a probe measures of real models, and that it sees what is not so."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.resources import files
@@ -93,7 +94,7 @@ def test_quantized_models_are_judged(folder: Path, quantization: str) -> None:
 PLANTS: list[tuple[Callable[[Sequence[Span]], bool], Callable[[Facts], bool]]] = [
     (spans_of(128), lambda facts: not facts.blocks),
     (spans_of(64, 64), lambda facts: not facts.blocks_beside),
-    (spans_of(33, 33), lambda facts: not facts.tails_beside),
+    (spans_of(31, 31), lambda facts: not facts.tails_beside),
     (spans_of(*[5] * 8), lambda facts: not facts.ends),
     (spans_of(1, 1, 1, 1, 1), lambda facts: not any(5 in widths for widths in facts.classes)),
     (spans_of(63), lambda facts: facts.replay_chunk < 63),
@@ -112,10 +113,38 @@ def test_a_planted_violation_is_measured(
 
 @pytest.mark.parametrize("n_steps", range(5))
 def test_a_probe_goes_on_behind_what_another_one_had_time_for(model: Model, n_steps: int) -> None:
+    """What that one says of them stays, here the contrary of what is so."""
     whole = measured(model)
-    begun = structs.replace(whole, n_steps=n_steps, replay_chunk=1, deep_alone=False, cut_short="too slow")
-    known = structs.replace(begun, seconds=60.0)
-    assert measured(model, begun=known) == structs.replace(whole, replay_chunk=1 if n_steps > 3 else whole.replay_chunk)
+    said: dict[str, int] = {"blocks_beside": False} if n_steps > 0 else {}
+    said |= {"any_threads": not whole.any_threads} if n_steps > 1 else {}
+    said |= {"tails_beside": not whole.tails_beside} if n_steps > 2 else {}
+    said |= {"replay_chunk": 1} if n_steps > 3 else {}
+    begun = structs.replace(whole, **said, n_steps=n_steps, deep_alone=False, seconds=60.0, cut_short="too slow")
+    found = probe(model, ENGINE, n_slots=N_SLOTS, seconds=PATIENCE, begun=begun)
+    assert found.seconds > 60
+    assert structs.replace(found, seconds=0.0) == structs.replace(whole, **said)
+
+
+class Tardy(Context):
+    """After so many calls, one takes so long that the probe's time is over."""
+
+    def __init__(self, until: float, *args: object, **sizes: int) -> None:
+        self.until, self.n_calls = until, 0
+        super().__init__(*args, **sizes)  # type: ignore[arg-type]
+
+    def decode(self, spans: Sequence[Span]) -> None:
+        self.n_calls += 1
+        while self.n_calls > 12 and time.monotonic() < self.until:
+            pass
+        super().decode(spans)
+
+
+def test_parts_that_came_to_their_end_are_known_when_time_is_over(model: Model) -> None:
+    late = partial(Tardy, time.monotonic() + 2.1)
+    begun = probe(model, ENGINE, n_slots=N_SLOTS, seconds=2.0, open_context=late)
+    assert begun.cut_short
+    assert 0 < begun.n_steps < 5
+    assert measured(model, begun=begun) == measured(model)
 
 
 def test_what_takes_too_long_is_cut_short(model: Model) -> None:
@@ -137,8 +166,14 @@ def test_a_small_ubatch_takes_one_block_only(model: Model) -> None:
     assert not facts.cut_short
 
 
+def test_the_smallest_batch_is_enough(model: Model) -> None:
+    engine = structs.replace(ENGINE, batch_size=64)
+    assert not probe(model, engine, n_slots=N_SLOTS, seconds=PATIENCE).cut_short
+
+
 def test_a_key_is_of_what_facts_depend_on() -> None:
     here = key("abc", ENGINE, n_threads=(1, 1), n_slots=4)
     assert here == key("abc", structs.replace(ENGINE, ctx_size=99), n_threads=(1, 1), n_slots=4)
+    assert here != key("abc", structs.replace(ENGINE, batch_size=100), n_threads=(1, 1), n_slots=4)
     assert here != key("abc", config.Engine(cache_type_k="q8_0"), n_threads=(1, 1), n_slots=4)
     assert here != key("abc", ENGINE, n_threads=(2, 2), n_slots=4)

@@ -79,8 +79,7 @@ class Numbers:
             self._add_layer(random, f"blk.{i}.")
         self._add_norm(random, "output_norm", shape.n_embd)
 
-    # Types in quotes: numpy loads its random numbers when they are named, and a worker seldom needs them.
-
+    # In quotes, as numpy loads its random numbers when their type is named, and a worker seldom needs them.
     def _add_layer(self, random: "np.random.Generator", block: str) -> None:
         shape, n_kv = self.shape, self.shape.head_size * self.shape.n_head_kv
         self._add_norm(random, block + "attn_norm", shape.n_embd)

@@ -178,9 +178,8 @@ class LocalFleet:
             self._launcher, structs.replace(order, probed=probed, begun=begun), tally, most_seconds
         )
         if measured := worker.model.probed:
-            self._probed[measured.key] = measured
-            if measured.facts.n_steps:
-                await _or_end(worker, asyncio.to_thread(probes.save, measured))
+            self._probed[measured.key] = probes.further(measured, self._probed.get(measured.key))
+            await _or_end(worker, asyncio.to_thread(probes.save, measured))
         return worker
 
     def _room(self, n_shared: int) -> int:

@@ -43,11 +43,24 @@ def load(digest: str, folder: Path | None = None) -> tuple[Probed, ...]:
         return ()
 
 
+def further(probed: Probed, known: Probed | None) -> Probed:
+    """Which of two came further, of what was measured under one key: another worker may have had more time."""
+    is_less = (
+        known and probed.facts.cut_short and (not known.facts.cut_short or known.facts.n_steps > probed.facts.n_steps)
+    )
+    return known if known and is_less else probed
+
+
 def save(probed: Probed, folder: Path | None = None) -> None:
-    """Keep what was found out, in place of what was known under its key. A file that cannot be written is said so in
-    the log; nothing else follows from it."""
+    """Keep what was found out, if it is anything, and in place of what was known under its key, if that is not more. A
+    file that cannot be written is said so in the log; nothing else follows from it."""
+    if probed.facts.cut_short and not probed.facts.n_steps:
+        return
     digest = probed.key.model
-    others = (known for known in load(digest, folder) if known.key != probed.key)
+    found = load(digest, folder)
+    if further(probed, next((known for known in found if known.key == probed.key), None)) is not probed:
+        return
+    others = (known for known in found if known.key != probed.key)
     path = _path(digest, folder)
     temporary = path.with_suffix(f".{secrets.token_hex(4)}")
     try:

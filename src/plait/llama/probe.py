@@ -50,8 +50,9 @@ _N_TOKENS = 8
 _SMALL = 50_000_000
 """Parameters. In larger models each difference shows in the first row, and is enlarged by the layers that follow."""
 _SHORT = 5
-_TAIL = 33
-"""Rows of a chunk of less than a block; odd, so that its neighbours' rows are grouped otherwise."""
+_TAIL = 31
+"""Rows of a chunk of less than a block, of which two fit into the smallest pass; odd, so that its neighbours' rows are
+grouped otherwise."""
 _REPLAYS = (63, 40, 32, 16)
 _SHORTER = (3, 32)
 _DEEP_WIDTHS = (1, 2, 3)
@@ -201,7 +202,7 @@ def key(
         cache_types=(engine.cache_type_k, engine.cache_type_v),
         rope=(engine.rope_freq_base, engine.rope_freq_scale),
         n_threads=n_threads,
-        n_ubatch=engine.ubatch_size,
+        n_ubatch=min(engine.ubatch_size, max(engine.batch_size, n_slots)),
         n_slots=n_slots,
     )
 
@@ -217,7 +218,7 @@ def _measure(
         wide = _Scratch(context, deadline, text, n_slots, n_tokens)
         wide.expect_to_end()
         wide.read_base()
-        for step in (_blocks, _widths, _ends, _replays)[facts.n_steps :]:
+        for step in (_blocks, _widths, _ends, _replays)[facts.n_steps :]:  # others than these, another `ProbeKey`
             facts = structs.replace(step(wide, facts), n_steps=facts.n_steps + 1)
             yield facts
     with open_context(model, engine, n_ctx=_N_DEEP + _N_ROOM, n_slots=max(_DEEP_WIDTHS) + 1) as context:

@@ -50,6 +50,14 @@ def test_a_round_is_begun_only_when_it_will_end_in_time() -> None:
     assert Match(with_slow).play(30.0) == {"plait": 4, "same slots": 4, "slow": 1}
 
 
+def test_time_for_two_more_rounds_of_those_who_decide_is_not_given_away() -> None:
+    """A round takes 5 s, and each of the others 4 s, which is what the slowest of its kin took."""
+    seconds: dict[Role, float] = {"plait": 1.0, "same slots": 4.0, "default": 4.0, "try": 4.0}
+    assert Match(seconds).play(22.9) == {"plait": 3, "same slots": 3, "default": 1, "try": 0}
+    assert Match(seconds).play(23.0) == {"plait": 3, "same slots": 3, "default": 1, "try": 1}
+    assert Match(seconds).play(14.9) == {"plait": 1, "same slots": 1, "default": 1, "try": 1}
+
+
 def test_when_time_is_short_only_those_go_on_who_decide() -> None:
     match = Match({"plait": 2.0, "plait, portable": 2.0, "same slots": 3.0})
     match.measured.kernels_differ = True

@@ -46,6 +46,17 @@ def test_what_is_measured_again_replaces(tmp_path: Path) -> None:
     assert probes.load(KEY.model, tmp_path) == (again,)
 
 
+def test_what_came_less_far_replaces_nothing(tmp_path: Path) -> None:
+    """Two workers may measure at the same time, and one of them may have less of it."""
+    steps = [Probed(KEY, Facts(n_steps=n, cut_short="too slow")) for n in range(4)]
+    for probed, expected in [(steps[0], ()), (steps[2], (steps[2],)), (steps[1], (steps[2],)), (steps[3], (steps[3],))]:
+        probes.save(probed, tmp_path)
+        assert probes.load(KEY.model, tmp_path) == expected
+    probes.save(KNOWN, tmp_path)
+    probes.save(steps[3], tmp_path)
+    assert probes.load(KEY.model, tmp_path) == (KNOWN,)
+
+
 def test_only_so_many_are_kept(tmp_path: Path) -> None:
     for n in range(probes.N_KEPT + 2):
         probes.save(Probed(structs.replace(KEY, n_slots=n), Facts()), tmp_path)
