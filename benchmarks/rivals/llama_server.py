@@ -64,7 +64,7 @@ class LlamaServer:
             "slots_path": f"{setup.cache}/" if setup.cache else "",
         }
         with child([ENVIRONMENT.python(), str(PROGRAM), json.dumps(options)]) as started:
-            port = int(started.wait_for_words(r"listens at http://127\.0\.0\.1:(\d+)")[1])
+            port = int(started.wait_for_words(r"listens at http://127\.0\.0\.1:(\d+)\n")[1])
             address = "127.0.0.1", port
             started.wait_for_page(address, "/health")  # it says where it will be before it is there
             yield SlotKeeper(started.process.pid, address, METRICS)

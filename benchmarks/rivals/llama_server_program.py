@@ -26,7 +26,7 @@ def main() -> None:
     if options["slots_path"]:
         params.slot_save_path = options["slots_path"]
     server = xllamacpp.Server(params)
-    print(f"listens at {server.listening_address}", flush=True)
+    print(f"listens at {server.listening_address}\n", end="", flush=True)  # in one piece: its threads write there, too
     signal.pause()
 
 
