@@ -1,6 +1,13 @@
 """How many places a process has for the memory of threads, besides the one for all; as glibc lays them out."""
 
+import platform
 from pathlib import Path
+
+import pytest
+
+needs_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries have other arenas, or none"
+)
 
 
 def n_arenas(pid: int | str) -> int:

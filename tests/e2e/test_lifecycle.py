@@ -1,16 +1,14 @@
 """A server's life: workers that die, models that come and go, keys, sockets, and the end."""
 
-import platform
 import shutil
 import signal
 from pathlib import Path
 
 import httpx2
-import pytest
 from openai import OpenAI
 
 from plait.fleet.registry import DEMO, resolve
-from tests.arenas import n_arenas
+from tests.arenas import n_arenas, needs_glibc
 from tests.e2e.test_serving import TALE, complete, streaming, text_of
 from tests.serving import Server, serving
 from tests.waiting import SECONDS, until
@@ -70,7 +68,7 @@ def test_a_stream_that_runs_at_sigterm_is_finished() -> None:
         assert server.process.wait(SECONDS) == 0
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other options, or none")
+@needs_glibc
 def test_the_gateway_s_threads_allocate_in_one_place(server: Server) -> None:
     assert complete(server.url, prompt="Once upon a time", max_tokens=4)
     assert n_arenas(server.process.pid) == 0

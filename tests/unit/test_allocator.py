@@ -1,12 +1,13 @@
 """All threads of a gateway allocate in one place."""
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.arenas import needs_glibc
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -25,7 +26,7 @@ end.set()
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other options, or none")
+@needs_glibc
 @pytest.mark.parametrize(("which", "n"), [("one", 0), ("own", 3)])
 def test_threads_have_no_arena_of_their_own_once_that_is_said(which: str, n: int) -> None:
     env = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}

@@ -109,6 +109,15 @@ def test_the_order_is_another_one_each_round_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=str)
+def test_whom_a_goal_names_has_a_turn_whatever_it_takes(workload: Workload) -> None:
+    found = contestants(workload, QUICK, Path("a.gguf"), [], kernels_differ=True)
+    needed = {each.role for each in found if each.is_needed}
+    assert {"plait", "plait, portable"} <= needed
+    assert needed & {"same slots", "try"}
+    assert "same slots" in needed or all(goal.of != "same slots" for goal in workload.goals)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=str)
 def test_kernels_that_are_the_same_are_not_measured_twice(workload: Workload) -> None:
     for differ in (False, True):
         found = contestants(workload, QUICK, Path("a.gguf"), [], kernels_differ=differ)
